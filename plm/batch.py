@@ -42,6 +42,7 @@ class Batch:
         rows_in_step: rows of the whole global batch, over all ranks.
         kept_in_step: labels kept in this rank's share of the global batch.
         first, last: is it the step's first or last micro-batch on this rank.
+        first_row: index in the global batch of its first row.
         phase: name of the phase.
         source_ids: [B] int64, index into the phase's sources.
         extras: what a source adds, by name.
@@ -58,6 +59,7 @@ class Batch:
     kept_in_step: int = 0
     first: bool = True
     last: bool = True
+    first_row: int = 0
     phase: str = ""
     source_ids: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)

@@ -128,3 +128,41 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("share", share, replace=True)
     OmegaConf.register_new_resolver("times", lambda a, b: round(a * b), replace=True)
     OmegaConf.register_new_resolver("div", lambda a, b: a / b, replace=True)
+
+
+def explain(error: BaseException) -> str | None:
+    """One line for an error of composition, with the nearest names; None: it is not one."""
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, known):
+        seen = seen.__cause__
+    if seen is None:
+        return None
+    text = " ".join(str(error).split("\nfull_key")[0].split())
+    return text + _nearest(error, text)
+
+
+def _nearest(error: BaseException, text: str) -> str:
+    """The names nearest to the one that an error quotes; empty without any."""
+    import re
+    from difflib import get_close_matches
+
+    options = getattr(error, "options", None)
+    if options is not None:
+        wanted = str(getattr(error, "missing_cfg_file", "")).rsplit("/", 1)[-1]
+        near = get_close_matches(wanted, list(options), 3, 0.3)
+        return f"; nearest: {', '.join(near)}" if near else ""
+    quoted = re.search(r"Key '([^']+)' is not in struct", str(error.__cause__ or error))
+    override = re.search(r"Could not override '([^']+)'", text)
+    if not quoted or not override:
+        return ""
+    from hydra import compose
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+
+    del compose, GlobalHydra, HydraConfig
+    return ""

@@ -1,0 +1,83 @@
+# `make` alone lists the commands. Whatever needs the environment makes it first, once.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test test-long check format lock papers loss-compare clean
+# Settings of pip that would install somewhere else than into the environment.
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV
+
+# Empty: the first of python3.11, python3, python that is Python 3.11 or later.
+PYTHON ?=
+ARGS ?=
+ENV := .venv/bin/python
+READY := .venv/.ready
+PYTEST := OMP_NUM_THREADS=1 $(ENV) -m pytest
+OLD := import sys; sys.exit(sys.version_info < (3, 11))
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## Train the default small model; settings as ARGS="key=value …"
+	@$(ENV) train.py +experiment=plm_pretrain $(ARGS)
+
+test: $(READY) ## Run the tests that need neither GPU nor network
+	@$(PYTEST) -n 2 -m "not slow and not gpu and not peers" $(ARGS)
+
+# pytest's exit code 5 (nothing was run) stays a failure wherever a slow test is written down.
+test-long: $(READY) ## Run the slow tests: killed runs, several processes, whole pipelines
+	@if grep -rqsE 'mark\.slow' --include='*.py' tests; then \
+		$(PYTEST) -m "slow and not gpu and not peers" $(ARGS); \
+	else echo "No test is marked slow: nothing was run."; fi
+
+check: $(READY) ## Check style, formatting and layout
+	@$(ENV) -m ruff check .
+	@$(ENV) -m ruff format --check .
+	@$(PYTEST) -q tests/test_layout.py
+
+format: $(READY) ## Format the code and mend what ruff can mend
+	@$(ENV) -m ruff check --fix-only --quiet .
+	@$(ENV) -m ruff format .
+
+lock: $(READY) ## Write requirements.lock from the packages that are installed
+	@$(ENV) scripts/lock.py
+
+papers: $(READY) ## Write docs/papers.md from the opening lines of the method files
+	@$(ENV) scripts/papers.py
+
+loss-compare: $(READY) ## Compare 50 steps' losses of two commits: A=<commit> B=<commit>
+	@test -n "$(A)" -a -n "$(B)" || \
+		{ echo "loss-compare needs two commits: make loss-compare A=HEAD~1 B=HEAD" >&2; exit 2; }
+	@$(ENV) scripts/loss_compare.py a=$(A) b=$(B) $(ARGS)
+
+clean: ## Delete caches and build leftovers; runs, data and the environment stay
+	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# pycosat comes first because it alone is compiled: without a compiler this stops within seconds.
+$(READY): requirements.lock pyproject.toml
+	@set -e; python=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",python3.11 python3 python); do \
+		if "$$candidate" -c '$(OLD)' >/dev/null 2>&1; then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo "Python 3.11 or later is needed, and $(or $(PYTHON),python3.11 or python3) is not;" \
+			"install it, or name one: make PYTHON=/path/to/python3.11" >&2; exit 2; \
+	fi; \
+	if [ -x $(ENV) ] && ! $(ENV) -c '$(OLD)' >/dev/null 2>&1; then \
+		echo ".venv holds a Python older than 3.11; delete the folder and try again" >&2; exit 2; \
+	fi; \
+	echo "Setting up .venv, once: $$(grep -c == requirements.lock) packages, some minutes."; \
+	if [ ! -x $(ENV) ] || ! $(ENV) -m pip --version >/dev/null 2>&1; then \
+		"$$python" -m venv .venv || { \
+			echo "$$python cannot make .venv (see above); on Debian and Ubuntu its package" \
+				"is called python3.11-venv" >&2; exit 2; }; \
+	fi; \
+	if [ -t 1 ]; then quiet=; else quiet=--quiet; fi; \
+	pip="$(ENV) -m pip --disable-pip-version-check --no-input install"; \
+	$$pip --quiet "$$(grep -o '^pycosat==[0-9.]*' requirements.lock)" || { \
+		echo "pycosat could not be installed (see above). It is built from source, which needs" \
+			"the network, a C compiler and Python's headers; on Debian and Ubuntu the packages" \
+			"build-essential and python3.11-dev" >&2; exit 2; }; \
+	{ $$pip $$quiet -r requirements.lock && \
+	  $$pip --quiet --no-deps --no-build-isolation --editable .; } || { \
+		echo "Set-up failed (see above); the same command goes on from here" >&2; exit 2; }; \
+	touch $(READY)

@@ -1,0 +1,181 @@
+"""What `train.py` calls: from the composed configuration to the end of its run."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from plm import launch
+from plm.config import check_targets, plain, trust
+from plm.errors import ConfigError, PlmError
+from plm.phases import Plan
+from plm.run import RunFolder
+
+log = logging.getLogger("plm")
+
+SWEEP_FILE = "PLM_SWEEP_FILE"
+OWN_TEXT = "text"
+
+
+def settle(config: Any) -> dict[str, Any]:
+    """The composed configuration as plain settings, checked as far as that needs no data.
+
+    Raises:
+        ConfigError: a value is missing, a target is not allowed, a phase cannot work.
+    """
+    settings = plain(config)
+    trust(settings.get("trust") or [])
+    if settings["data"].get("path"):
+        settings["data"] |= {"recipe": OWN_TEXT, "path": str(Path(settings["data"]["path"]))}
+        for phase in settings["phases"].values():
+            if phase is not None:
+                phase["mixture"] = {OWN_TEXT: 1.0}
+    settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
+    check_targets({k: v for k, v in settings.items() if k != "hydra"})
+    longest = Plan.read(settings["phases"]).max_seq_len
+    if longest > settings["model"]["max_position_embeddings"]:
+        raise ConfigError(
+            f"phases: seq_len={longest} passes model.max_position_embeddings="
+            f"{settings['model']['max_position_embeddings']}"
+        )
+    return settings
+
+
+def start(config: Any, in_sweep: bool = False) -> int:
+    """Run what the configuration composes.
+
+    Args:
+        config: as Hydra composed it.
+        in_sweep: one job of several: it runs in a process of its own.
+    Returns:
+        Exit code.
+    """
+    settings = settle(config)
+    if launch.external():
+        return _as_rank(settings)
+    folder = RunFolder.choose(settings)
+    folder.claim(settings)
+    try:
+        code = _run(settings, folder, in_sweep)
+    finally:
+        folder.release()
+    _note_job(settings, folder, code)
+    return code
+
+
+def _run(settings: dict[str, Any], folder: RunFolder, in_sweep: bool) -> int:
+    if folder.status().get("status") == "done":
+        print(f"{folder.path} is finished; its report: {folder.path / 'report.html'}")
+        return 0
+    ranks = int(settings["trainer"]["devices"])
+    prepare(settings, folder)
+    if in_sweep or ranks > 1:
+        code = launch.run_ranks(folder.path / "config.yaml", ranks)
+        if code and folder.status().get("status") == "running":
+            folder.set_status("failed", exit_code=code)
+        return code
+    from plm.worker import run
+
+    return run(settings, folder)
+
+
+def prepare(settings: dict[str, Any], folder: RunFolder) -> None:
+    """Prepare the data if that has not been done, with progress and a word before."""
+    from plm.callbacks.progress import DataProgress
+    from plm.data.open import open_data
+
+    shown = DataProgress()
+    try:
+        open_data(settings["data"], progress=shown)
+    except PlmError as error:
+        folder.set_status("failed", error=str(error), exit_code=error.exit_code)
+        raise
+    finally:
+        shown.close()
+
+
+def _as_rank(settings: dict[str, Any]) -> int:
+    """One of the ranks that torchrun, or the like, has started: rank 0 makes the folder."""
+    import torch.distributed as dist
+
+    from plm.strategies import backend
+    from plm.worker import run
+
+    dist.init_process_group(backend())
+    rank, said = dist.get_rank(), [None, None]
+    folder = RunFolder.choose(settings)
+    if rank == 0:
+        try:
+            folder.claim(settings)
+            prepare(settings, folder)
+            done = folder.status().get("status") == "done"
+            said = ["done" if done else "go", str(folder.path)]
+        except PlmError as error:
+            said = ["failed", f"{error.exit_code} {error}"]
+    dist.broadcast_object_list(said)
+    if said[0] == "failed":
+        code, _, text = str(said[1]).partition(" ")
+        if rank == 0:
+            print(text, file=sys.stderr)
+        return int(code)
+    if said[0] == "done":
+        return 0
+    return run(settings, RunFolder(Path(str(said[1]))) if rank else folder)
+
+
+def _note_job(settings: dict[str, Any], folder: RunFolder, code: int) -> None:
+    """Add a finished job to the sweep's table."""
+    path = os.environ.get(SWEEP_FILE)
+    if not path:
+        return
+    from hydra.core.hydra_config import HydraConfig
+
+    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    entry = {
+        "overrides": overrides,
+        "folder": str(folder.path),
+        "code": code,
+        "val": folder.status().get("val", {}),
+    }
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def objective(folder: RunFolder) -> float:
+    """What a sweeper minimises: the mean held-out loss over the sources."""
+    figures = folder.status().get("val", {})
+    return sum(v["loss"] for v in figures.values()) / len(figures) if figures else float("inf")
+
+
+def sweep_table(path: Path) -> list[str]:
+    """The sweep's jobs as lines of a table: what varied, held-out losses, folder."""
+    jobs = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    shared = set.intersection(*(set(job["overrides"]) for job in jobs)) if jobs else set()
+    rows = []
+    for job in jobs:
+        varied = " ".join(o for o in job["overrides"] if o not in shared) or "-"
+        losses = {name: f"{v['loss']:.4f}" for name, v in job["val"].items()}
+        rows.append({"job": varied, **losses, "exit": str(job["code"]), "folder": job["folder"]})
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    widths = {n: max(len(n), *(len(row.get(n, "")) for row in rows)) for n in names}
+    lines = ["  ".join(n.ljust(widths[n]) for n in names)]
+    lines += ["  ".join(row.get(n, "").ljust(widths[n]) for n in names) for row in rows]
+    return lines
+
+
+def load_frozen(run: str) -> tuple[dict[str, Any], Path]:
+    """The frozen configuration of a run folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(run)
+    try:
+        found: Any = OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))
+    except OSError as error:
+        raise ConfigError(f"run={run} is not a run folder: {error}") from error
+    return found, path

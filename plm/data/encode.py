@@ -1,0 +1,153 @@
+"""From text stores to a tokenizer and shards, with all workers."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from functools import lru_cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from plm.data import tokenizer as bpe
+from plm.data.documents import Entry, TextStore, disk_errors, opened
+from plm.data.indexed import IndexedWriter, token_dtype
+from plm.data.pool import ordered, portions
+
+_PORTION = 1_000_000
+_SEGMENT = 100_000
+
+Progress = Callable[[str, int, int | None], None]
+
+
+def shuffled(entries: list[Entry], seed: int, salt: str) -> list[Entry]:
+    """The entries in an order drawn from (seed, salt)."""
+    order = list(entries)
+    Random(f"{seed}/{salt}").shuffle(order)
+    return order
+
+
+def train_tokenizer(
+    samples: list[tuple[Path, list[Entry], int]],
+    vocab_size: int,
+    special_tokens: list[str],
+    target: Path,
+) -> int:
+    """Train on samples and save; runs in a worker, so that no thread of it stays in the caller.
+
+    Args:
+        samples: text store's file, entries in the order to take them, characters to take.
+        vocab_size, special_tokens: of the tokenizer.
+        target: where tokenizer.json is written.
+    Returns:
+        The tokenizer's real size.
+    """
+
+    def texts() -> Iterator[str]:
+        for path, entries, budget in samples:
+            yield from bpe.cut(TextStore(path).texts(entries), budget)
+
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        tokenizer = bpe.train(texts(), vocab_size=vocab_size, special_tokens=special_tokens)
+    finally:
+        os.environ.pop("TOKENIZERS_PARALLELISM")
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+    with disk_errors(target):
+        bpe.save(tokenizer, target)
+    return tokenizer.get_vocab_size(with_added_tokens=True)
+
+
+def write_shard(
+    store: TextStore,
+    entries: list[Entry],
+    prefix: Path,
+    tokenizer_path: Path,
+    vocab_size: int,
+    executor: Executor,
+    ahead: int,
+    told: Callable[[int], None],
+) -> dict[str, int]:
+    """Encode entries and write them as one dataset, with the documents' names beside it.
+
+    Args:
+        store: of the source.
+        entries: documents in the shard's order.
+        prefix: of the dataset; names go to `<prefix>.names`.
+        tokenizer_path: tokenizer.json.
+        vocab_size: decides the integer type.
+        executor, ahead: of `pool`.
+        told: called with the bytes of text encoded since the last call.
+    Returns:
+        documents, tokens and bytes of text.
+    """
+    dtype = token_dtype(vocab_size)
+    tasks = (
+        (store.path, portion, str(tokenizer_path), dtype.str)
+        for portion in portions(_segments(store, entries), lambda s: s[1], _PORTION)
+    )
+    length = n_tokens = 0
+    with IndexedWriter(prefix, dtype) as writer:
+        for raw, lengths, n_bytes in ordered(executor, ahead, _encode, tasks):
+            tokens = np.frombuffer(raw, dtype=dtype)
+            whole: list[int] = []
+            for part, ends in lengths:
+                length += part
+                if ends:
+                    whole.append(length)
+                    length = 0
+            writer.add(tokens, whole)
+            n_tokens += len(tokens)
+            told(n_bytes)
+    with disk_errors(prefix):
+        names = "".join(f"{entry.name}\n" for entry in entries)
+        prefix.with_name(prefix.name + ".names").write_text(names, encoding="utf-8")
+    n_bytes = sum(entry.length for entry in entries)
+    return {"documents": len(entries), "tokens": n_tokens, "bytes": n_bytes}
+
+
+def _segments(store: TextStore, entries: list[Entry]) -> Iterator[tuple[int, int, bool]]:
+    """(start, length, ends a document): long documents cut where the pre-tokeniser cuts anyhow."""
+    with opened(store.path) as data:
+        for entry in entries:
+            start, stop = entry.start, entry.start + entry.length
+            while stop - start > 2 * _SEGMENT:
+                cut = _safe_cut(data, start + _SEGMENT, stop)
+                yield start, cut - start, False
+                start = cut
+            yield start, stop - start, True
+
+
+def _safe_cut(data: bytes, position: int, stop: int) -> int:
+    """The next place after a newline and before a character that is no white space."""
+    while True:
+        found = data.find(b"\n", position, stop - 1)
+        if found < 0:
+            return stop
+        if data[found + 1] > 0x20 and data[found + 1] < 0x80:
+            return found + 1
+        position = found + 1
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(path: str, modified: int) -> Any:
+    return bpe.load(path)
+
+
+def _encode(task: tuple) -> tuple[bytes, list[tuple[int, bool]], int]:
+    path, segments, tokenizer_path, dtype = task
+    tokenizer = _tokenizer(tokenizer_path, os.stat(tokenizer_path).st_mtime_ns)
+    with opened(path) as data:
+        texts = [data[start : start + length].decode() for start, length, _ in segments]
+    end = np.array([tokenizer.token_to_id(bpe.END_OF_TEXT)], dtype=np.int32)
+    parts, lengths = [], []
+    for ids, (_, _, ends) in zip(bpe.encode_batch(tokenizer, texts), segments, strict=True):
+        parts.append(ids)
+        if ends:
+            parts.append(end)
+        lengths.append((len(ids) + ends, ends))
+    raw = np.concatenate(parts).astype(dtype).tobytes()
+    return raw, lengths, sum(length for _, length, _ in segments)

@@ -1,0 +1,181 @@
+"""Megatron's indexed dataset: one `.bin` of tokens and one `.idx` that says where documents lie.
+
+Layout of `.idx`, little-endian: magic "MMIDIDX\\0\\0", version (uint64) 1, dtype code (uint8),
+number of sequences (uint64), number of document indices (uint64), sequence lengths in tokens
+(int32 each), byte offsets into `.bin` (int64 each), document indices (int64 each, from 0 to the
+number of sequences). Here a sequence is a document.
+
+Source: NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py
+"""
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from plm.data.documents import disk_errors, sync_folder
+from plm.errors import DataError
+
+MAGIC = b"MMIDIDX\x00\x00"
+VERSION = 1
+_HEADER = struct.Struct("<9sQBQQ")
+_CODES = {
+    1: np.uint8,
+    2: np.int8,
+    3: np.int16,
+    4: np.int32,
+    5: np.int64,
+    6: np.float64,
+    7: np.float32,
+    8: np.uint16,
+}
+_LARGEST_UINT16_VOCABULARY = 65_535
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """The integer type that a vocabulary's shards are written in.
+
+    Raises:
+        DataError: the vocabulary fits no type of the format.
+    """
+    if vocab_size <= _LARGEST_UINT16_VOCABULARY:
+        return np.dtype(np.uint16)
+    if vocab_size <= np.iinfo(np.int32).max:
+        return np.dtype(np.int32)
+    raise DataError(f"vocab_size={vocab_size} does not fit int32, the widest type of the shards")
+
+
+class IndexedWriter:
+    """Writes a dataset; it appears under its name only when it is whole.
+
+    Use as a context manager: leaving by an error removes what was written so far.
+
+    Args:
+        prefix: path without the suffixes .bin and .idx.
+        dtype: integer type of the tokens.
+    """
+
+    def __init__(self, prefix: Path, dtype: np.dtype) -> None:
+        self.prefix = Path(prefix)
+        self.dtype = np.dtype(dtype)
+        self._lengths: list[int] = []
+        self._n_tokens = 0
+        self._bin = self.prefix.with_name(self.prefix.name + ".bin.partial")
+        self._idx = self.prefix.with_name(self.prefix.name + ".idx.partial")
+
+    def __enter__(self) -> "IndexedWriter":
+        with disk_errors(self._bin):
+            self._file = open(self._bin, "wb")
+        return self
+
+    def add(self, tokens: np.ndarray, lengths: list[int]) -> None:
+        """Append tokens, and the lengths of the documents that end among them.
+
+        A document may come in several calls; its length is given with the last.
+
+        Args:
+            tokens: [N], any integer type.
+            lengths: tokens of each document, those of earlier calls included.
+        Raises:
+            DataError: a token does not fit the type, or the disk is full.
+        """
+        limits = np.iinfo(self.dtype)
+        if len(tokens) and not limits.min <= int(tokens.min()) <= int(tokens.max()) <= limits.max:
+            raise DataError(
+                f"{self.prefix}: token {int(tokens.max())} does not fit {self.dtype}; "
+                "the vocabulary is larger than the type that the shard was opened with"
+            )
+        with disk_errors(self._bin):
+            self._file.write(tokens.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
+        self._n_tokens += len(tokens)
+        self._lengths.extend(lengths)
+
+    def __exit__(self, kind: type | None, error: object, trace: object) -> None:
+        try:
+            with disk_errors(self._bin):
+                if kind is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+                self._file.close()
+            if kind is None:
+                if sum(self._lengths) != self._n_tokens:
+                    raise ValueError(f"{self.prefix}: the last document has no length")
+                self._write_index()
+                with disk_errors(self._bin):
+                    for path in (self._bin, self._idx):
+                        os.replace(path, path.with_suffix(""))
+                    sync_folder(self.prefix.parent)
+        finally:
+            for path in (self._bin, self._idx):
+                path.unlink(missing_ok=True)
+
+    def _write_index(self) -> None:
+        lengths = np.asarray(self._lengths, dtype="<i4")
+        starts = np.zeros(len(lengths), dtype="<i8")
+        np.cumsum(lengths[:-1].astype(np.int64) * self.dtype.itemsize, out=starts[1:])
+        code = next(code for code, kind in _CODES.items() if np.dtype(kind) == self.dtype)
+        header = _HEADER.pack(MAGIC, VERSION, code, len(lengths), len(lengths) + 1)
+        with disk_errors(self._idx), open(self._idx, "wb") as file:
+            file.write(header)
+            file.write(lengths.tobytes())
+            file.write(starts.tobytes())
+            file.write(np.arange(len(lengths) + 1, dtype="<i8").tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class IndexedDataset:
+    """A dataset on disk, memory-mapped.
+
+    Attributes:
+        dtype: of the tokens.
+        n_docs, n_tokens: sizes.
+        doc_starts: [n_docs + 1] int64, token offset of each document, ending with n_tokens.
+
+    Raises:
+        DataError: a file is missing, is not of this format, or is cut short.
+    """
+
+    def __init__(self, prefix: Path | str) -> None:
+        self.prefix = Path(prefix)
+        index, data = (self.prefix.with_name(self.prefix.name + end) for end in (".idx", ".bin"))
+        for path in (index, data):
+            if not path.is_file():
+                raise DataError(f"{path}: no such file; a dataset is a .bin and an .idx")
+        raw = np.fromfile(index, dtype=np.uint8)
+        if len(raw) < _HEADER.size or raw[:9].tobytes() != MAGIC:
+            raise DataError(f"{index}: not a Megatron index (no MMIDIDX at its head)")
+        _, version, code, n_sequences, n_marks = _HEADER.unpack(raw[: _HEADER.size].tobytes())
+        if version != VERSION or code not in _CODES:
+            raise DataError(f"{index}: version {version}, dtype code {code} cannot be read")
+        if len(raw) != _HEADER.size + 12 * n_sequences + 8 * n_marks:
+            raise DataError(f"{index}: {len(raw)} bytes do not fit its {n_sequences} sequences")
+        self.dtype = np.dtype(_CODES[code])
+        body = raw[_HEADER.size :].tobytes()
+        lengths = np.frombuffer(body, dtype="<i4", count=n_sequences).astype(np.int64)
+        marks = np.frombuffer(body, dtype="<i8", count=n_marks, offset=12 * n_sequences)
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self.doc_starts = ends[marks]
+        self.n_docs = len(self.doc_starts) - 1
+        self.n_tokens = int(ends[-1])
+        size = data.stat().st_size
+        if size != self.n_tokens * self.dtype.itemsize:
+            raise DataError(
+                f"{data}: {size} bytes, but its index says {self.n_tokens} tokens of "
+                f"{self.dtype.itemsize} bytes"
+            )
+        self._tokens = (
+            np.memmap(data, dtype=self.dtype, mode="r") if size else np.empty(0, self.dtype)
+        )
+
+    def tokens(self, start: int, count: int) -> np.ndarray:
+        """`count` tokens from token `start` of all documents joined: [count], a read-only view."""
+        if not 0 <= start <= start + count <= self.n_tokens:
+            raise IndexError(f"{self.prefix}: tokens {start} to {start + count} of {self.n_tokens}")
+        return self._tokens[start : start + count]
+
+    def document(self, index: int) -> np.ndarray:
+        """Tokens of one document, a read-only view."""
+        start, stop = self.doc_starts[index], self.doc_starts[index + 1]
+        return self._tokens[start:stop]

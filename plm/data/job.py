@@ -1,0 +1,279 @@
+"""One preparation, from start to end, into an empty folder."""
+
+import hashlib
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plm.config import build
+from plm.data import encode, split
+from plm.data import tokenizer as bpe
+from plm.data.clean import DropsByStep, clean
+from plm.data.documents import Entry, Origin, TextStore
+from plm.data.pool import pool
+from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
+from plm.data.recipe import PATH_MARK, Recipe
+from plm.errors import DataError
+
+_LISTED_GROUPS = 200
+
+Progress = Callable[[str, int, int | None], None]
+"""`(what, done, total or None)`."""
+
+
+class Job:
+    """One preparation: its settings, and the time that each part took."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        key: dict[str, Any],
+        folder: Path,
+        vocab_size: int,
+        block_tokens: int,
+        seed: int,
+        path: str | None,
+    ) -> None:
+        self.recipe, self.key, self.folder = recipe, key, folder
+        self.vocab_size, self.block_tokens, self.seed = vocab_size, block_tokens, seed
+        self.origins: dict[str, Origin] = {
+            name: build(_fill(source.origin, path)) for name, source in recipe.sources.items()
+        }
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str, told: Progress) -> Iterator[None]:
+        """Time a part."""
+        told(name, 0, None)
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 2)
+
+    def run(self, workers: int, told: Progress) -> None:
+        """Everything, into the folder."""
+        steps = {
+            name: [build({**step, "_partial_": True}) for step in source.steps]
+            for name, source in self.recipe.sources.items()
+        }
+        with pool(workers) as (executor, ahead):
+            with self.part("reading and cleaning", told):
+                stores, drops = clean(self.origins, steps, self.folder, executor, ahead, told)
+            for name, store in stores.items():
+                if not store.entries:
+                    raise DataError(_nothing_left(name, self.origins[name], drops[name]))
+            with self.part("splitting", told):
+                entries, leak = self._split(stores, drops)
+            with self.part("training the tokenizer", told):
+                size = executor.submit(
+                    encode.train_tokenizer,
+                    self._samples(stores, entries),
+                    self.vocab_size,
+                    self.recipe.tokenizer.special_tokens,
+                    self.folder / TOKENIZER,
+                ).result()
+            with self.part("encoding", told):
+                counts = self._encode(stores, entries, executor, ahead, told)
+        for store in stores.values():
+            store.path.unlink()
+        with self.part("hashing", told):
+            tokenizer = bpe.load(self.folder / TOKENIZER)
+            np.save(self.folder / TOKEN_BYTES, bpe.token_bytes(tokenizer, self.vocab_size))
+            files = _hashes(self.folder)
+        self._write_manifest(counts, entries, leak, drops, files, size)
+
+    def _split(
+        self, stores: dict[str, TextStore], drops: dict[str, DropsByStep]
+    ) -> tuple[dict[str, dict[str, list[Entry]]], dict[str, split.Leak]]:
+        settings = {name: source.split for name, source in self.recipe.sources.items()}
+        by_group = {n: s for n, s in stores.items() if split.resolve(settings[n], s) == "group"}
+        held: set[str] = set()
+        if by_group:
+            sizes = {name: split.group_sizes(store.entries) for name, store in by_group.items()}
+            goals = {name: settings[name].val_share for name in by_group}
+            held = split.validation_groups(sizes, goals, self.seed)
+        train: dict[str, list[Entry]] = {}
+        val: dict[str, list[Entry]] = {}
+        for name, store in stores.items():
+            if name in by_group:
+                train[name] = [entry for entry in store.entries if entry.group not in held]
+                val[name] = [entry for entry in store.entries if entry.group in held]
+            else:
+                train[name], val[name] = split.split_pieces(store, settings[name].val_share)
+        leak = {}
+        for name, of_documents in split.leaks(stores, train, val).items():
+            most = settings[name].max_leak
+            kept = [i for i, found in enumerate(of_documents) if found.share <= most]
+            if len(kept) < len(of_documents):
+                lost = len(of_documents) - len(kept)
+                drops[name]["split"] = Counter({"validation stands in train": lost})
+            val[name] = [val[name][i] for i in kept]
+            leak[name] = split.Leak(
+                sum(of_documents[i].lines for i in kept), sum(of_documents[i].found for i in kept)
+            )
+        parts = {"train": train, "val": val}
+        entries = {
+            name: {
+                part: encode.shuffled(parts[part][name], self.seed, f"{name}/{part}")
+                for part in SPLITS
+            }
+            for name in stores
+        }
+        return entries, leak
+
+    def _samples(
+        self, stores: dict[str, TextStore], entries: dict[str, dict[str, list[Entry]]]
+    ) -> list[tuple[Path, list[Entry], int]]:
+        sizes = {n: sum(e.length for e in parts["train"]) for n, parts in entries.items()}
+        weights = {n: source.tokenizer_weight for n, source in self.recipe.sources.items()}
+        budgets = bpe.sample(sizes, weights, self.recipe.tokenizer.sample_bytes)
+        samples = []
+        for name, store in stores.items():
+            chosen, left = [], budgets[name]
+            for entry in entries[name]["train"]:
+                if left <= 0:
+                    break
+                chosen.append(entry)
+                left -= entry.length
+            samples.append((store.path, chosen, budgets[name]))
+        return samples
+
+    def _encode(
+        self,
+        stores: dict[str, TextStore],
+        entries: dict[str, dict[str, list[Entry]]],
+        executor: Executor,
+        ahead: int,
+        told: Progress,
+    ) -> dict[str, dict[str, dict[str, int]]]:
+        total = sum(e.length for parts in entries.values() for part in parts.values() for e in part)
+        done = 0
+
+        def add(n_bytes: int) -> None:
+            nonlocal done
+            done += n_bytes
+            told("encoding", done, total)
+
+        counts: dict[str, dict[str, dict[str, int]]] = {}
+        for name, store in stores.items():
+            counts[name] = {}
+            for part in SPLITS:
+                counts[name][part] = encode.write_shard(
+                    store,
+                    entries[name][part],
+                    self.folder / f"{name}-{part}",
+                    self.folder / TOKENIZER,
+                    self.vocab_size,
+                    executor,
+                    ahead,
+                    add,
+                )
+                least = self.block_tokens * (2 if part == "train" else 1)
+                tokens = counts[name][part]["tokens"]
+                if tokens < least:
+                    raise DataError(
+                        f"source {name} is too small: {tokens} tokens in {part}, block_tokens="
+                        f"{self.block_tokens} needs {least}; give it more text or use a smaller "
+                        "block_tokens (the sequence length)"
+                    )
+        return counts
+
+    def _write_manifest(
+        self,
+        counts: dict[str, dict[str, dict[str, int]]],
+        entries: dict[str, dict[str, list[Entry]]],
+        leak: dict[str, split.Leak],
+        drops: dict[str, DropsByStep],
+        files: dict[str, dict[str, Any]],
+        tokenizer_size: int,
+    ) -> None:
+        reasons = self._differences()
+        sources = {}
+        for name, source in self.recipe.sources.items():
+            by_group = {e.group for e in entries[name]["val"]}
+            sources[name] = {
+                **counts[name],
+                "licence": source.licence,
+                "revision": source.revision,
+                "leak": {
+                    "share": round(leak[name].share, 5),
+                    "lines": leak[name].lines,
+                    "found": leak[name].found,
+                },
+                "drops": {step: dict(counted) for step, counted in drops[name].items() if counted},
+                "val_groups": sorted(by_group)[:_LISTED_GROUPS],
+                "n_val_groups": len(by_group),
+                **self.origins[name].facts,
+            }
+        marks = "".join(
+            f"{name} {file['sha256']}\n"
+            for name, file in sorted(files.items())
+            if name.endswith((".bin", ".idx")) or name == TOKENIZER
+        )
+        manifest = {
+            "recipe": self.recipe.name,
+            "fingerprint": hashlib.sha256(marks.encode()).hexdigest(),
+            "comparable": not reasons,
+            "not_comparable_because": reasons,
+            "vocab_size": max(self.vocab_size, tokenizer_size),
+            "tokenizer_size": tokenizer_size,
+            "block_tokens": self.block_tokens,
+            "seed": self.seed,
+            "sources": sources,
+            "files": files,
+            "seconds": self.seconds,
+            "machine": f"{platform.system()} {platform.machine()}",
+            "key": self.key,
+        }
+        text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
+        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+
+    def _differences(self) -> list[str]:
+        """Why figures on this text do not compare with those on the recipe's own."""
+        here = self.key["versions"]
+        reasons = [
+            f"{name} is {here[name] or 'missing'}, the recipe names {version}"
+            for name, version in self.recipe.versions.items()
+            if here[name] != version
+        ]
+        for name, origin in self.origins.items():
+            missing = [m for m in origin.facts.get("missing", []) if here.get(m, "") is not None]
+            if missing:
+                reasons.append(f"source {name}: nothing found of {', '.join(missing)}")
+        return reasons
+
+
+def _fill(node: Any, path: str | None) -> Any:
+    """The node with the path that the user gave in the place of its mark."""
+    if isinstance(node, dict):
+        return {name: _fill(value, path) for name, value in node.items()}
+    return path if node == PATH_MARK else node
+
+
+def _nothing_left(name: str, origin: Origin, drops: DropsByStep) -> str:
+    lost = "; ".join(
+        f"{step}: {', '.join(f'{reason} {n}' for reason, n in counted.items())}"
+        for step, counted in drops.items()
+        if counted
+    )
+    missing = ", ".join(origin.facts.get("missing", []))
+    why = f" (dropped by {lost})" if lost else f" (missing: {missing})" if missing else ""
+    return f"source {name}: no document is left{why}; check its origin and its steps"
+
+
+def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        total = hashlib.sha256()
+        with open(path, "rb") as file:
+            while data := file.read(1 << 20):
+                total.update(data)
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": total.hexdigest()}
+    return files

@@ -1,0 +1,215 @@
+"""Which window is read when: a pure function of (phases, sources, seed, step).
+
+Seeking costs O(sources) whatever the step: quotas come from nested rounding, the order of blocks
+from a keyed permutation, so nothing is stored and nothing depends on what was read before.
+
+Source of the permutation: Luby & Rackoff (1988); cycle walking: Black & Rogaway (2002).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from plm.errors import ConfigError, DataError
+from plm.phases import Plan
+
+WEIGHT_UNITS = 1_000_000
+ROUNDS = 6
+
+
+def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
+    """A keyed permutation of range(size), evaluated at the given places alone.
+
+    Args:
+        index: int64, each in [0, size).
+        size: length of the permuted range, at most 2^62.
+        key: chooses the permutation.
+    Returns:
+        int64, same shape.
+    """
+    half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    keys = [
+        np.uint64(int.from_bytes(hashlib.sha256(f"{key}/{r}".encode()).digest()[:8], "big"))
+        for r in range(ROUNDS)
+    ]
+    value = np.array(index, dtype=np.uint64)
+    pending = np.ones(value.shape, dtype=bool)
+    while pending.any():
+        left, right = value[pending] >> half, value[pending] & mask
+        for round_key in keys:
+            left, right = right, left ^ (_mix(right ^ round_key) & mask)
+        value[pending] = (left << half) | right
+        # The network permutes a power of four; walk on until back inside the range.
+        pending = value >= np.uint64(size)
+    return value.astype(np.int64)
+
+
+def _mix(value: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+class Quotas:
+    """How many of the first i windows belong to each source, in integers.
+
+    Nested rounding: the first source gets its rounded share of i, the next its share of the rest,
+    and so on; every count grows by 0 or 1 a window.
+
+    Args:
+        weights: by source; relative, at a resolution of a millionth.
+    """
+
+    def __init__(self, weights: Mapping[str, float]) -> None:
+        total = sum(weights.values())
+        self.names = list(weights)
+        self.units = [max(1, round(w / total * WEIGHT_UNITS)) for w in weights.values()]
+
+    def counts(self, windows: np.ndarray) -> np.ndarray:
+        """[..., K] int64: of the first `windows` (int64) windows, how many each source has."""
+        rest, remaining = np.asarray(windows, dtype=np.int64), sum(self.units)
+        found = []
+        for unit in self.units[:-1]:
+            taken = (2 * rest * unit + remaining) // (2 * remaining)
+            found.append(taken)
+            rest, remaining = rest - taken, remaining - unit
+        return np.stack([*found, rest], axis=-1)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Rows of a batch.
+
+    Attributes:
+        source: [n] int64, index into `Order.names`.
+        offset: [n] int64, first token in the source's stream.
+        epoch: [n] int64, times the source was read whole before.
+        seq_len: T.
+    """
+
+    source: np.ndarray
+    offset: np.ndarray
+    epoch: np.ndarray
+    seq_len: int
+
+
+class Order:
+    """Batch k of a run.
+
+    Args:
+        plan: the phases.
+        tokens: length of each source's stream.
+        block_tokens: unit of the permutation; a multiple of every phase's seq_len.
+        seed: of the permutation.
+        cursors: tokens already read of each source, over all epochs, where the run begins.
+    Raises:
+        ConfigError: a mixture names a source that is not there, or a window that no block fits.
+        DataError: a source has less than one block.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tokens: Mapping[str, int],
+        block_tokens: int,
+        seed: int,
+        cursors: Mapping[str, int] | None = None,
+    ) -> None:
+        self.plan, self.block_tokens, self.seed = plan, block_tokens, seed
+        self.names = plan.sources()
+        self._check(plan, tokens, block_tokens)
+        self.blocks = {name: (tokens[name] - 1) // block_tokens for name in self.names}
+        for name, blocks in self.blocks.items():
+            if blocks < 1:
+                raise DataError(
+                    f"source {name} has {tokens[name]} tokens, less than one block of "
+                    f"{block_tokens}; give it more text or lower data.block_tokens"
+                )
+        self._starts: list[dict[str, int]] = []
+        self._quotas: list[Quotas] = []
+        cursor = {name: int((cursors or {}).get(name, 0)) for name in self.names}
+        for planned in plan.phases:
+            seq_len, quotas = planned.phase.seq_len, Quotas(planned.phase.mixture)
+            start = {n: -(-cursor[n] // seq_len) * seq_len for n in quotas.names}
+            self._starts.append(start)
+            self._quotas.append(quotas)
+            counts = quotas.counts(np.int64(planned.steps * planned.rows))
+            for name, count in zip(quotas.names, counts, strict=True):
+                cursor[name] = start[name] + int(count) * seq_len
+
+    @staticmethod
+    def _check(plan: Plan, tokens: Mapping[str, int], block_tokens: int) -> None:
+        for planned in plan.phases:
+            phase = planned.phase
+            for name in phase.mixture:
+                if name not in tokens:
+                    raise ConfigError(
+                        f"phases.{phase.name}.mixture.{name} is not a source of the data; "
+                        f"there are: {', '.join(tokens)}"
+                    )
+            if block_tokens % phase.seq_len:
+                raise ConfigError(
+                    f"phases.{phase.name}.seq_len={phase.seq_len} does not divide "
+                    f"data.block_tokens={block_tokens}; set data.block_tokens to a multiple of it "
+                    "(this prepares the data again)"
+                )
+
+    def windows(self, step: int, first: int = 0, last: int | None = None) -> Windows:
+        """Rows [first, last) of the step's global batch, all by default."""
+        index = self.plan.phases.index(self.plan.at(step))
+        planned, quotas, start = self.plan.phases[index], self._quotas[index], self._starts[index]
+        last = planned.rows if last is None else last
+        base = (step - planned.first_step) * planned.rows
+        counts = quotas.counts(np.arange(base + first, base + last + 1, dtype=np.int64))
+        local = np.diff(counts, axis=0).argmax(axis=1)
+        nth = np.take_along_axis(counts[:-1], local[:, None], axis=1)[:, 0]
+        seq_len = planned.phase.seq_len
+        source, offset, epoch = (np.zeros(last - first, dtype=np.int64) for _ in range(3))
+        for k in np.unique(local):
+            name, rows = quotas.names[k], local == k
+            at = start[name] + nth[rows] * seq_len
+            source[rows] = self.names.index(name)
+            offset[rows], epoch[rows] = self._locate(name, at)
+        return Windows(source, offset, epoch, seq_len)
+
+    def _locate(self, name: str, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token offset and epoch of places `at` on a source's endless line."""
+        block, inside = np.divmod(at, self.block_tokens)
+        epoch, block = np.divmod(block, self.blocks[name])
+        place = np.zeros_like(block)
+        for value in np.unique(epoch):
+            rows = epoch == value
+            key = f"{self.seed}/{name}/{value}"
+            number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
+            place[rows] = permute(block[rows], self.blocks[name], number)
+        return place * self.block_tokens + inside, epoch
+
+    def cursors(self, step: int) -> dict[str, int]:
+        """Tokens read of each source over all epochs, before a step."""
+        found = dict.fromkeys(self.names, 0)
+        for planned, quotas, start in zip(
+            self.plan.phases, self._quotas, self._starts, strict=True
+        ):
+            if step <= planned.first_step and planned is not self.plan.phases[0]:
+                break
+            steps = min(step - planned.first_step, planned.steps)
+            counts = quotas.counts(np.int64(steps * planned.rows))
+            for name, count in zip(quotas.names, counts, strict=True):
+                found[name] = start[name] + int(count) * planned.phase.seq_len
+        return found
+
+    def read(self, first_step: int, last_step: int) -> dict[str, int]:
+        """Tokens of each source that the steps [first_step, last_step) read."""
+        found = dict.fromkeys(self.names, 0)
+        for planned, quotas in zip(self.plan.phases, self._quotas, strict=True):
+            low = min(max(first_step - planned.first_step, 0), planned.steps)
+            high = min(max(last_step - planned.first_step, 0), planned.steps)
+            counts = quotas.counts(np.array([low, high], dtype=np.int64) * planned.rows)
+            for name, count in zip(quotas.names, counts[1] - counts[0], strict=True):
+                found[name] += int(count) * planned.phase.seq_len
+        return found

@@ -1,0 +1,167 @@
+"""Raw text to cleaned, split, tokenised shards, once for each combination of what decides them."""
+
+import hashlib
+import inspect
+import os
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from plm.config import digest, locate
+from plm.data.documents import disk_errors, sync_folder
+from plm.data.indexed import token_dtype
+from plm.data.job import Job, Progress
+from plm.data.pool import cores
+from plm.data.prepared import MANIFEST, Prepared
+from plm.data.recipe import Recipe
+from plm.data.sources.files import list_files
+from plm.errors import ConfigError
+
+_HERE = Path(__file__).resolve().parent
+_DECIDING = ("documents", "clean", "split", "tokenizer", "encode", "indexed", "job")
+
+
+def is_prepared(
+    recipe: Recipe,
+    *,
+    data_dir: Path,
+    vocab_size: int,
+    block_tokens: int,
+    seed: int = 0,
+    path: str | None = None,
+) -> Path | None:
+    """The folder of an earlier preparation with the same settings, or None."""
+    key = _key(recipe, vocab_size, block_tokens, seed, path)
+    folder = _folder(Path(data_dir), recipe, key)
+    return folder if (folder / MANIFEST).is_file() else None
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    data_dir: Path,
+    vocab_size: int,
+    block_tokens: int,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    path: str | None = None,
+) -> Prepared:
+    """Prepare a recipe, or open what an earlier call prepared.
+
+    Args:
+        recipe: from `load_recipe`.
+        data_dir: where prepared recipes lie; `<name>-<12 hex of all that decides the result>`.
+        vocab_size: of the tokenizer, at most.
+        block_tokens: recorded for the order of data; at least 2.
+        seed: of the split, of the tokenizer's sample and of the order of documents.
+        workers: processes, by default the cores; the result does not depend on it.
+        progress: told what is going on.
+        path: file or folder of a recipe that reads the user's own text.
+    Raises:
+        ConfigError: a setting that cannot work.
+        DataError: a source that cannot be read or is too small; a full disk.
+    """
+    if block_tokens < 2:
+        raise ConfigError(f"block_tokens={block_tokens} must be at least 2")
+    token_dtype(vocab_size)
+    key = _key(recipe, vocab_size, block_tokens, seed, path)
+    folder = _folder(Path(data_dir), recipe, key)
+    if (folder / MANIFEST).is_file():
+        return Prepared(folder)
+    told = progress or (lambda what, done, total: None)
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(folder, told):
+            if not (folder / MANIFEST).is_file():
+                # Only the holder of the lock writes these: what lies there was interrupted.
+                for stale in folder.parent.glob(f"{folder.name}.partial*"):
+                    shutil.rmtree(stale)
+                partial_folder = folder.with_name(f"{folder.name}.partial{os.getpid()}")
+                partial_folder.mkdir()
+                try:
+                    job = Job(recipe, key, partial_folder, vocab_size, block_tokens, seed, path)
+                    job.run(workers or cores(), told)
+                    sync_folder(partial_folder)
+                    os.replace(partial_folder, folder)
+                    sync_folder(folder.parent)
+                finally:
+                    shutil.rmtree(partial_folder, ignore_errors=True)
+    return Prepared(folder)
+
+
+def _folder(data_dir: Path, recipe: Recipe, key: dict[str, Any]) -> Path:
+    return data_dir / f"{recipe.name}-{digest(key, 12)}"
+
+
+@contextmanager
+def _lock(folder: Path, told: Progress) -> Iterator[None]:
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        told("waiting for another process that prepares the same data", 0, None)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _key(
+    recipe: Recipe, vocab_size: int, block_tokens: int, seed: int, path: str | None
+) -> dict[str, Any]:
+    """All that decides the shards."""
+    if recipe.takes_path and path is None:
+        raise ConfigError(f"recipe {recipe.name} reads your own text: name it with data.path=…")
+    if path is not None and not recipe.takes_path:
+        raise ConfigError(
+            f"data.path={path} is set, but recipe {recipe.name} does not read it; use recipe=text"
+        )
+    files = []
+    for file, name in list_files(path) if path is not None else []:
+        status = file.stat()
+        files.append([name, status.st_size, status.st_mtime_ns])
+    return {
+        "recipe": recipe.content,
+        "versions": installed_versions(recipe),
+        "code": _code_hash(recipe),
+        "vocab_size": vocab_size,
+        "block_tokens": block_tokens,
+        "seed": seed,
+        "path": [str(Path(path).expanduser().resolve()), files] if path is not None else None,
+    }
+
+
+def installed_versions(recipe: Recipe) -> dict[str, str | None]:
+    """What is here of what the recipe names, and tokenizers; None where it is missing."""
+    found: dict[str, str | None] = {}
+    for name in sorted({*recipe.versions, "tokenizers"}):
+        if name == "python":
+            found[name] = platform.python_version()
+            continue
+        try:
+            # A build's suffix (+cpu, +cu128) does not change the text.
+            found[name] = metadata.version(name).partition("+")[0]
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _code_hash(recipe: Recipe) -> str:
+    """Of the code that makes the shards: a changed step never meets an old cache."""
+    files = {_HERE / f"{name}.py" for name in _DECIDING}
+    files.update(_HERE.glob("sources/*.py"), _HERE.glob("steps/*.py"))
+    for source in recipe.sources.values():
+        for choice in (source.origin, *source.steps):
+            files.add(Path(inspect.getsourcefile(locate(choice["_target_"])) or __file__))
+    total = hashlib.sha256()
+    for file in sorted(files):
+        total.update(file.name.encode() + file.read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,86 @@
+"""A prepared recipe on disk: shards, tokenizer, manifest."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from plm.data.indexed import IndexedDataset
+from plm.errors import DataError
+
+MANIFEST = "manifest.json"
+TOKENIZER = "tokenizer.json"
+TOKEN_BYTES = "token_bytes.npy"
+SPLITS = ("train", "val")
+
+
+class Prepared:
+    """Opens a folder that `prepare` made.
+
+    Attributes:
+        folder: where everything lies.
+        manifest: see manifest.json.
+        fingerprint: sha256, hex, over the shards and the tokenizer.
+        vocab_size: rows that a model needs: what was asked for, the tokenizer's own size at least.
+        block_tokens: length of the blocks that the order of data permutes.
+        tokenizer_path: tokenizer.json.
+        sources: by name, "train" and "val".
+        token_bytes: [vocab_size] int32, bytes of text an id stands for; 0 for special and unused.
+
+    Raises:
+        DataError: a file is missing or has another size than the manifest says.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        file = self.folder / MANIFEST
+        if not file.is_file():
+            raise DataError(f"{self.folder}: no {MANIFEST}; this is not a prepared recipe")
+        try:
+            self.manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{file}: damaged ({error}); delete the folder and run again"
+            ) from error
+        self._check_sizes()
+        self.fingerprint: str = self.manifest["fingerprint"]
+        self.vocab_size: int = self.manifest["vocab_size"]
+        self.block_tokens: int = self.manifest["block_tokens"]
+        self.tokenizer_path = self.folder / TOKENIZER
+        self.sources = {
+            source: {split: IndexedDataset(self.prefix(source, split)) for split in SPLITS}
+            for source in self.manifest["sources"]
+        }
+        self.token_bytes = np.load(self.folder / TOKEN_BYTES)
+
+    def _check_sizes(self) -> None:
+        for name, file in self.manifest["files"].items():
+            path = self.folder / name
+            size = path.stat().st_size if path.is_file() else None
+            if size != file["bytes"]:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise DataError(
+                    f"{path}: {found}, the manifest says {file['bytes']}; delete the folder "
+                    f"{self.folder} and run again"
+                )
+
+    def prefix(self, source: str, split: str) -> Path:
+        """Path of a dataset without its suffix."""
+        return self.folder / f"{source}-{split}"
+
+    def document_name(self, source: str, split: str, index: int) -> str:
+        """Name of document `index` of a shard."""
+        return _names(self.prefix(source, split))[index]
+
+    @property
+    def comparable(self) -> bool:
+        """Whether figures on this text compare with those on the recipe's own versions."""
+        return self.manifest["comparable"]
+
+
+@lru_cache(maxsize=8)
+def _names(prefix: Path) -> list[str]:
+    text = prefix.with_name(prefix.name + ".names").read_text(encoding="utf-8")
+    return text.split("\n")[:-1]

@@ -1,0 +1,194 @@
+"""A recipe: which raw text, how it is cleaned, split and tokenised. One YAML a recipe."""
+
+import re
+from dataclasses import MISSING, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from plm.config import check_targets
+from plm.errors import ConfigError
+
+RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
+PATH_MARK = "$path"
+"""In an origin's settings: the path that the user gives at run time."""
+
+SPLITS = ("group", "pieces", "auto")
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a source is divided into train and validation.
+
+    Attributes:
+        by: group (whole groups, the same side in all sources), pieces (contiguous stretches spread
+            over the text), or auto (group if there are many small ones, else pieces).
+        val_share: goal for validation's share of the bytes.
+        max_leak: a validation document with more than this share of its long lines in train is
+            dropped; 1 keeps all.
+    """
+
+    by: str = "group"
+    val_share: float = 0.04
+    max_leak: float = 1.0
+
+
+@dataclass(frozen=True)
+class Source:
+    """One source.
+
+    Attributes:
+        origin: `_target_` call that returns an Origin.
+        licence: of the text; "per distribution" where the manifest lists them.
+        revision: of the data set, or what fixes it.
+        steps: `_target_` calls, run in this order.
+        split: see Split.
+        tokenizer_weight: this source's share in the tokenizer's sample, relative to the others.
+    """
+
+    origin: dict[str, Any]
+    licence: str
+    revision: str
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    split: Split = Split()
+    tokenizer_weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """The tokenizer that is trained on the recipe's train split.
+
+    Attributes:
+        kind: byte_level_bpe.
+        pre_tokenizer: qwen2.
+        special_tokens: in the order of their ids, from 0; the first ends a document.
+        sample_bytes: how much text it is trained on at most.
+    """
+
+    kind: str = "byte_level_bpe"
+    pre_tokenizer: str = "qwen2"
+    special_tokens: list[str] = field(
+        default_factory=lambda: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    )
+    sample_bytes: int = 8_000_000
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, checked.
+
+    Attributes:
+        name: the file's name without its suffix.
+        sources: by name, in the file's order.
+        tokenizer: see TokenizerSettings.
+        versions: distribution (or python) to the version that the recipe was made with.
+        content: the file as plain data, for the hash.
+    """
+
+    name: str
+    sources: dict[str, Source]
+    tokenizer: TokenizerSettings
+    versions: dict[str, str]
+    content: dict[str, Any]
+
+    @property
+    def takes_path(self) -> bool:
+        """Whether some source reads what the user points at."""
+        return PATH_MARK in str(self.content["sources"])
+
+
+def load_recipe(recipe: str | Path) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        recipe: a name in data_recipes/, or the path of a YAML file.
+    Raises:
+        ConfigError: no such recipe, or a key or value in it that cannot work.
+    """
+    file = _find(recipe)
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("sources"), dict):
+        raise ConfigError(f"{file}: a recipe is a mapping with `sources`, a mapping by name")
+    known = {"description", "sources", "tokenizer", "versions"}
+    _check_keys(content, known, {"sources"}, file, "")
+    sources = {
+        str(name): _source(node, file, f"sources.{name}")
+        for name, node in content["sources"].items()
+    }
+    if not sources:
+        raise ConfigError(f"{file}: sources is empty; a recipe needs at least one")
+    tokenizer = _make(TokenizerSettings, content.get("tokenizer") or {}, file, "tokenizer")
+    _check_tokenizer(tokenizer, file)
+    versions = {str(k): str(v) for k, v in (content.get("versions") or {}).items()}
+    return Recipe(file.stem, sources, tokenizer, versions, content)
+
+
+def _find(recipe: str | Path) -> Path:
+    text = str(recipe)
+    if re.fullmatch(r"[\w-]+", text) and (RECIPES / f"{text}.yaml").is_file():
+        return RECIPES / f"{text}.yaml"
+    if Path(text).is_file():
+        return Path(text)
+    names = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    raise ConfigError(f"recipe={text}: no such file, and data_recipes/ has {', '.join(names)}")
+
+
+def _check_keys(node: Any, known: set, needed: set, file: Path, key: str) -> None:
+    where = f"{file}: {key}" if key else str(file)
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where} must be a mapping, got {node!r}")
+    for name in node:
+        if name not in known:
+            near = get_close_matches(str(name), sorted(known), n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(sorted(known))}"
+            raise ConfigError(f"{file}: unknown key {f'{key}.' if key else ''}{name}{hint}")
+    for name in sorted(needed - set(node)):
+        raise ConfigError(f"{where}: {name} is missing")
+
+
+def _make(kind: type, node: Any, file: Path, key: str) -> Any:
+    required = {f.name for f in fields(kind) if f.default is MISSING is f.default_factory}
+    _check_keys(node, {f.name for f in fields(kind)}, required, file, key)
+    return kind(**node)
+
+
+def _source(node: Any, file: Path, key: str) -> Source:
+    if isinstance(node, dict) and "split" in node:
+        node = {**node, "split": _make(Split, node["split"], file, f"{key}.split")}
+    source = _make(Source, node, file, key)
+    try:
+        check_targets(source.origin, f"{key}.origin")
+        check_targets(source.steps, f"{key}.steps")
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    for name, choice in [("origin", source.origin), *(("steps", step) for step in source.steps)]:
+        if not isinstance(choice, dict) or "_target_" not in choice:
+            raise ConfigError(f"{file}: {key}.{name} needs a _target_, got {choice!r}")
+    split = source.split
+    if split.by not in SPLITS:
+        raise ConfigError(f"{file}: {key}.split.by={split.by}: one of {', '.join(SPLITS)}")
+    if not 0 < split.val_share < 0.5:
+        raise ConfigError(f"{file}: {key}.split.val_share={split.val_share} is not in (0, 0.5)")
+    if not 0 <= split.max_leak <= 1:
+        raise ConfigError(f"{file}: {key}.split.max_leak={split.max_leak} is not in [0, 1]")
+    if not source.tokenizer_weight >= 0:
+        raise ConfigError(f"{file}: {key}.tokenizer_weight={source.tokenizer_weight} is negative")
+    return source
+
+
+def _check_tokenizer(settings: TokenizerSettings, file: Path) -> None:
+    if settings.kind != "byte_level_bpe":
+        raise ConfigError(f"{file}: tokenizer.kind={settings.kind}: only byte_level_bpe is known")
+    if settings.pre_tokenizer != "qwen2":
+        raise ConfigError(
+            f"{file}: tokenizer.pre_tokenizer={settings.pre_tokenizer}: only qwen2 is known"
+        )
+    if "<|endoftext|>" not in settings.special_tokens:
+        raise ConfigError(f"{file}: tokenizer.special_tokens lacks <|endoftext|>")
+    if settings.sample_bytes <= 0:
+        raise ConfigError(f"{file}: tokenizer.sample_bytes={settings.sample_bytes} is not positive")

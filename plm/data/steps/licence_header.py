@@ -1,0 +1,28 @@
+"""Takes off the licence that opens a source file: the same lines stand in thousands of them."""
+
+import re
+from collections.abc import Iterator
+
+from plm.data.documents import Document, Drops, per_document
+
+_HEADER = re.compile(r"\A(?:#!.*\n)?(?:#.*-\*-.*\n)?\s*((?:#.*\n|\s*\n)+)")
+_LEGAL = re.compile(r"licen[cs]e|copyright", re.IGNORECASE)
+
+
+@per_document
+def licence_header(documents: Iterator[Document], *, drops: Drops) -> Iterator[Document]:
+    """Remove the leading comment block where it speaks of a licence or of copyright.
+
+    The licences themselves are in the manifest.
+
+    Drops: "nothing but a licence".
+    """
+    for document in documents:
+        text = document.text
+        match = _HEADER.match(text)
+        if match and _LEGAL.search(match.group(0)):
+            text = text[match.end() :]
+        if not text.strip():
+            drops["nothing but a licence"] += 1
+            continue
+        yield Document(text, document.name, document.group)

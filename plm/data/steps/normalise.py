@@ -1,0 +1,24 @@
+"""One kind of newline, no trailing white space; characters stay as they are (no NFC)."""
+
+import re
+from collections.abc import Iterator
+
+from plm.data.documents import Document, Drops, per_document
+
+_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+_BLANK = re.compile(r"\n{4,}")
+
+
+@per_document
+def normalise(documents: Iterator[Document], *, drops: Drops) -> Iterator[Document]:
+    """Newlines to \\n, no byte-order mark, no trailing blanks, two empty lines in a row at most.
+
+    Drops: "empty".
+    """
+    for document in documents:
+        text = document.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+        text = _BLANK.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")
+        if not text.strip():
+            drops["empty"] += 1
+            continue
+        yield Document(text + "\n", document.name, document.group)

@@ -1,0 +1,137 @@
+"""Figures of a run: sums that stay on the device, rows in metrics.csv, throughput and MFU."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from plm.batch import LossSum
+from plm.checkpoint import write_atomic
+
+
+class Sums:
+    """Named sums and counts, kept on the device until they are read."""
+
+    def __init__(self) -> None:
+        self._total: dict[str, Tensor] = {}
+        self._count: dict[str, Tensor] = {}
+
+    def add(self, name: str, loss: LossSum) -> None:
+        """Add one micro-batch's sum and count; nothing is read back."""
+        total, count = loss.total.detach().double(), loss.count.detach().double()
+        if name in self._total:
+            self._total[name] += total
+            self._count[name] += count
+        else:
+            self._total[name], self._count[name] = total.clone(), count.clone()
+
+    def means(self) -> dict[str, float]:
+        """Mean of each name over all ranks, and start anew; NaN where nothing was counted."""
+        names = sorted(self._total)
+        if not names:
+            return {}
+        both = torch.stack(
+            [torch.stack([self._total[n], self._count[n].to(self._total[n])]) for n in names]
+        )
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(both)
+        self._total.clear()
+        self._count.clear()
+        values = (both[:, 0] / both[:, 1]).tolist()
+        return dict(zip(names, values, strict=True))
+
+
+class MetricsTable:
+    """metrics.csv: one row a logged step, columns added as they come.
+
+    Args:
+        path: the file; what stands there is read back.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self.rows: list[dict[str, Any]] = []
+        if path.exists():
+            self.load(path.read_text(encoding="utf-8"))
+
+    def load(self, text: str) -> None:
+        """Take the rows of a stored table in the place of the present ones."""
+        reader = csv.DictReader(io.StringIO(text))
+        self.columns = list(reader.fieldnames or [])
+        self.rows = [dict(row) for row in reader]
+
+    def text(self) -> str:
+        """The table as CSV."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, self.columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return out.getvalue()
+
+    def rewrite(self) -> None:
+        """Write the whole table, atomically."""
+        write_atomic(self.path, self.text())
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a row; only a new column makes the file be written again."""
+        text = {name: _plain(value) for name, value in row.items() if value is not None}
+        new = [name for name in text if name not in self.columns]
+        self.rows.append(text)
+        if new or not self.path.exists():
+            self.columns += new
+            self.rewrite()
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            csv.DictWriter(file, self.columns, restval="", lineterminator="\n").writerow(text)
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+PEAK_FLOPS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "B200": 2250e12,
+    "A100": 312e12,
+    "RTX 4090": 165e12,
+    "MI300X": 1307e12,
+}
+"""Dense bf16 matmul peak a second by the makers' data sheets, by part of the device's name."""
+
+
+def measure_matmul_flops(seconds: float = 0.15, size: int = 1024) -> float:
+    """FLOP/s of this CPU's fp32 matmul with the threads in use: best of what fits the time."""
+    import time
+
+    left, right = torch.ones(size, size), torch.ones(size, size)
+    best, end = float("inf"), time.perf_counter() + seconds
+    left @ right
+    while time.perf_counter() < end:
+        begin = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - begin)
+    return 2 * size**3 / best
+
+
+def peak_flops(device: torch.device) -> float:
+    """FLOP/s that MFU is a share of: the data sheet's on a known GPU, measured on a CPU, else 0."""
+    if device.type == "cpu":
+        return measure_matmul_flops()
+    name = torch.cuda.get_device_name(device)
+    return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
+
+
+def peak_gib(device: torch.device) -> float:
+    """Most memory held so far: of the allocator on a GPU, of the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30

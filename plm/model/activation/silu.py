@@ -1,0 +1,20 @@
+"""SiLU, x·sigmoid(x).
+
+Paper: Elfwing et al. (arXiv:1702.03118)
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from plm.model.context import Context
+
+
+class SiLU(nn.Module):
+    """x·sigmoid(x); elementwise, without zeros."""
+
+    fusible = True
+    sparse = False
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """Any shape, same out."""
+        return F.silu(x)

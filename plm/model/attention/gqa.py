@@ -1,0 +1,144 @@
+"""Grouped-query attention: several query heads share one key and value head.
+
+Paper: Ainslie et al., GQA (arXiv:2305.13245)
+Cost: 2·D·(H + 2·Hk + H)·K + 2·H·K·T FLOPs a token, forward, for heads of one size K.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from plm.errors import ConfigError
+from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
+from plm.model.common import flops
+from plm.model.context import Context
+from plm.model.matmul.dense import dense
+from plm.model.rotary import rotate
+
+
+class GQA(nn.Module):
+    """Mixer with a key-value state.
+
+    Args:
+        hidden_size: D.
+        num_attention_heads: H.
+        num_key_value_heads: Hk, a divisor of H.
+        head_dim: K of queries and keys; None: D / H.
+        v_head_dim: U of values; None: K.
+        rope_theta: base of the rotary angles.
+        linear: `(in, out, role) -> module`.
+        norm: unused here; every mixer is offered it.
+        matmul: product inside attention.
+    """
+
+    state_kind = "key_value"
+    isolates_documents = True
+    causal = True
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        num_attention_heads: int,
+        num_key_value_heads: int,
+        rope_theta: float,
+        linear: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module] | None = None,
+        matmul: Matmul = dense,
+        head_dim: int | None = None,
+        v_head_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if num_attention_heads % num_key_value_heads:
+            raise ConfigError(
+                f"model.attention.num_attention_heads={num_attention_heads} is not a multiple of "
+                f"num_key_value_heads={num_key_value_heads}"
+            )
+        if head_dim is None and hidden_size % num_attention_heads:
+            low = hidden_size // num_attention_heads * num_attention_heads
+            raise ConfigError(
+                f"model.hidden_size={hidden_size} is not a multiple of num_attention_heads="
+                f"{num_attention_heads}; nearest: {low}, {low + num_attention_heads}"
+            )
+        self.heads, self.kv_heads = num_attention_heads, num_key_value_heads
+        self.key = head_dim or hidden_size // num_attention_heads
+        if self.key % 2:
+            raise ConfigError(f"model.attention.head_dim={self.key} is odd; rotary turns pairs")
+        self.value = v_head_dim or self.key
+        self.rope_theta, self.scale = rope_theta, self.key**-0.5
+        self.q_proj = linear(hidden_size, self.heads * self.key, "q")
+        self.k_proj = linear(hidden_size, self.kv_heads * self.key, "k")
+        self.v_proj = linear(hidden_size, self.kv_heads * self.value, "v")
+        self.o_proj = linear(self.heads * self.value, hidden_size, "o")
+        self.attend = SoftmaxAttention(matmul)
+
+    def prepare(self, context: Context) -> None:
+        """Make the tables that all layers share, outside any compiled block."""
+        context.rotary(self.key, self.rope_theta)
+        context.attention_mask()
+
+    def _qkv(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, H, T, K], [B, Hk, T, K], [B, Hk, T, U]."""
+        rotary = context.rotary(self.key, self.rope_theta)
+        q = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, self.key)), rotary)
+        k = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, self.key)), rotary)
+        v = self.v_proj(hidden).unflatten(-1, (self.kv_heads, self.value))
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        out = self.attend(
+            *self._qkv(hidden, context),
+            scale=self.scale,
+            context=context,
+            mask=context.attention_mask(),
+            causal=context.causal,
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(-2))
+
+    def init_state(
+        self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Tensor | int]:
+        """An empty state for `batch` rows of at most `max_len` positions, allocated whole."""
+        shape = (batch, self.kv_heads, max_len)
+        return {
+            "k": torch.zeros(*shape, self.key, device=device, dtype=dtype),
+            "v": torch.zeros(*shape, self.value, device=device, dtype=dtype),
+            "length": 0,
+        }
+
+    def step(self, hidden: Tensor, state: dict, context: Context) -> Tensor:
+        """Take T new positions, [B, T, D] -> [B, T, D]; `state` is advanced in place."""
+        start, new = state["length"], hidden.shape[1]
+        total = start + new
+        q, k, v = self._qkv(hidden, context)
+        state["k"][:, :, start:total] = k
+        state["v"][:, :, start:total] = v
+        state["length"] = total
+        out = self.attend(
+            q,
+            state["k"][:, :, :total],
+            state["v"][:, :, :total],
+            scale=self.scale,
+            context=context,
+            mask=step_mask(start, new, total, hidden.device),
+            causal=False,
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(-2))
+
+    def reorder(self, state: dict, index: Tensor) -> None:
+        """Make row i of the state the former row index[i]; index: [B] int64."""
+        for name in ("k", "v"):
+            state[name] = state[name].index_select(0, index)
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward FLOPs a token in a window of seq_len, attention counted causal."""
+        projections = (self.q_proj, self.k_proj, self.v_proj, self.o_proj)
+        return sum(flops(part, seq_len) for part in projections) + self.attend.flops_per_token(
+            seq_len, self.heads, self.key, self.value
+        )
+
+    def state_bytes(self, seq_len: int, element_bytes: int = 2, expanded: bool = True) -> int:
+        """Bytes of one row's state at seq_len positions; it has one form only."""
+        return seq_len * element_bytes * self.kv_heads * (self.key + self.value)

@@ -1,0 +1,170 @@
+"""Multi-head latent attention: keys and values come from one small latent a token.
+
+Paper: DeepSeek-AI, DeepSeek-V2 (arXiv:2405.04434), section 2.1; with full-rank queries as in PLM
+    (arXiv:2503.12167)
+Departs: nothing; the rotary key is shared by all heads, its pairs interleaved.
+Cost: 2·(D·H·K + D·(C + R) + C·H·(N + U) + H·U·D) + H·(K + U)·T FLOPs a token, forward, where
+    K = N + R is a head's query and key size.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from plm.errors import ConfigError
+from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
+from plm.model.common import flops
+from plm.model.context import Context
+from plm.model.matmul.dense import dense
+from plm.model.rotary import rotate
+
+
+class MLA(nn.Module):
+    """Mixer with a latent state.
+
+    Args:
+        hidden_size: D.
+        num_attention_heads: H.
+        kv_lora_rank: C.
+        qk_nope_head_dim: N, the part of a head's key without position.
+        qk_rope_head_dim: R, even; the part with rotary position.
+        v_head_dim: U.
+        rope_theta: base of the rotary angles.
+        linear: `(in, out, role) -> module`.
+        norm: `(size) -> module`, for the latent.
+        matmul: product inside attention.
+    """
+
+    state_kind = "latent"
+    isolates_documents = True
+    causal = True
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        num_attention_heads: int,
+        kv_lora_rank: int,
+        qk_nope_head_dim: int,
+        qk_rope_head_dim: int,
+        v_head_dim: int,
+        rope_theta: float,
+        linear: Callable[..., nn.Module],
+        norm: Callable[[int], nn.Module],
+        matmul: Matmul = dense,
+    ) -> None:
+        super().__init__()
+        if qk_rope_head_dim % 2:
+            raise ConfigError(
+                f"model.attention.qk_rope_head_dim={qk_rope_head_dim} is odd; rotary turns pairs"
+            )
+        self.heads, self.rank, self.value = num_attention_heads, kv_lora_rank, v_head_dim
+        self.nope, self.rope = qk_nope_head_dim, qk_rope_head_dim
+        self.rope_theta = rope_theta
+        key = self.nope + self.rope
+        self.scale = key**-0.5
+        self.q_proj = linear(hidden_size, self.heads * key, "q")
+        self.kv_a_proj_with_mqa = linear(hidden_size, self.rank + self.rope, "kv_a")
+        self.kv_a_layernorm = norm(self.rank)
+        self.kv_b_proj = linear(self.rank, self.heads * (self.nope + self.value), "kv_b")
+        self.o_proj = linear(self.heads * self.value, hidden_size, "o")
+        self.attend = SoftmaxAttention(matmul)
+
+    def prepare(self, context: Context) -> None:
+        """Make the tables that all layers share, outside any compiled block."""
+        context.rotary(self.rope, self.rope_theta)
+        context.attention_mask()
+
+    def _queries(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """[B, T, H, N] and, turned, [B, T, H, R]."""
+        q = self.q_proj(hidden).unflatten(-1, (self.heads, self.nope + self.rope))
+        q_nope, q_rope = q.split([self.nope, self.rope], dim=-1)
+        return q_nope, rotate(q_rope, context.rotary(self.rope, self.rope_theta))
+
+    def _latent(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Normed latent [B, T, C] and turned shared key [B, T, R]: what the state keeps."""
+        latent, k_rope = self.kv_a_proj_with_mqa(hidden).split([self.rank, self.rope], dim=-1)
+        k_rope = rotate(k_rope, context.rotary(self.rope, self.rope_theta))
+        return self.kv_a_layernorm(latent), k_rope
+
+    def _expand(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [B, H, S, K] and values [B, H, S, U] of cached latents."""
+        kv = self.kv_b_proj(latent).unflatten(-1, (self.heads, self.nope + self.value))
+        k_nope, v = kv.split([self.nope, self.value], dim=-1)
+        k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
+        return torch.cat((k_nope, k_rope), dim=-1).transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        q = torch.cat(self._queries(hidden, context), dim=-1).transpose(1, 2)
+        k, v = self._expand(*self._latent(hidden, context))
+        out = self.attend(
+            q,
+            k,
+            v,
+            scale=self.scale,
+            context=context,
+            mask=context.attention_mask(),
+            causal=context.causal,
+        )
+        return self.o_proj(out.transpose(1, 2).flatten(-2))
+
+    def init_state(
+        self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Tensor | int]:
+        """An empty state for `batch` rows of at most `max_len` positions, allocated whole."""
+        return {
+            "latent": torch.zeros(batch, max_len, self.rank, device=device, dtype=dtype),
+            "k_rope": torch.zeros(batch, max_len, self.rope, device=device, dtype=dtype),
+            "length": 0,
+        }
+
+    def step(self, hidden: Tensor, state: dict, context: Context) -> Tensor:
+        """Take T new positions, [B, T, D] -> [B, T, D]; `state` is advanced in place."""
+        start, new = state["length"], hidden.shape[1]
+        total = start + new
+        latent, k_rope = self._latent(hidden, context)
+        state["latent"][:, start:total] = latent
+        state["k_rope"][:, start:total] = k_rope
+        state["length"] = total
+        latent, k_rope = state["latent"][:, :total], state["k_rope"][:, :total]
+        q_nope, q_rope = self._queries(hidden, context)
+        mask = step_mask(start, new, total, hidden.device)
+        settings = {"scale": self.scale, "context": context, "mask": mask, "causal": False}
+        if new == 1 and isinstance(self.kv_b_proj, nn.Linear):
+            out = self._absorbed(q_nope, q_rope, latent, k_rope, settings)
+        else:
+            k, v = self._expand(latent, k_rope)
+            q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
+            out = self.attend(q, k, v, **settings)
+        return self.o_proj(out.transpose(1, 2).flatten(-2))
+
+    def _absorbed(
+        self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, settings: dict
+    ) -> Tensor:
+        """Attention in the latent space: queries go through kv_b, the cache stays small."""
+        weight = self.kv_b_proj.weight.unflatten(0, (self.heads, self.nope + self.value))
+        k_weight, v_weight = weight.split([self.nope, self.value], dim=1)
+        q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, k_weight)
+        q = torch.cat((q_latent, q_rope.transpose(1, 2)), dim=-1)
+        k = torch.cat((latent, k_rope), dim=-1)[:, None]
+        out = self.attend(q, k, latent[:, None], **settings)
+        return torch.einsum("bhtc,huc->bhtu", out, v_weight)
+
+    def reorder(self, state: dict, index: Tensor) -> None:
+        """Make row i of the state the former row index[i]; index: [B] int64."""
+        for name in ("latent", "k_rope"):
+            state[name] = state[name].index_select(0, index)
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward FLOPs a token in a window of seq_len, attention counted causal."""
+        projections = (self.q_proj, self.kv_a_proj_with_mqa, self.kv_b_proj, self.o_proj)
+        return sum(flops(part, seq_len) for part in projections) + self.attend.flops_per_token(
+            seq_len, self.heads, self.nope + self.rope, self.value
+        )
+
+    def state_bytes(self, seq_len: int, element_bytes: int = 2, expanded: bool = False) -> int:
+        """Bytes of one row's state at seq_len positions; expanded: as keys and values a head."""
+        wide = self.heads * (self.nope + self.rope + self.value)
+        return seq_len * element_bytes * (wide if expanded else self.rank + self.rope)

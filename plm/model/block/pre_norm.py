@@ -1,0 +1,59 @@
+"""A layer with the norms before its parts: x + mixer(norm(x)), then x + mlp(norm(x)).
+
+Paper: Xiong et al. (arXiv:2002.04745)
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from plm.model.common import Tap, flops
+from plm.model.context import Context
+
+
+class PreNorm(nn.Module):
+    """One layer.
+
+    Args:
+        hidden_size: D.
+        attention, mlp: `() -> module`.
+        norm: `(size) -> module`.
+        path: where the layer stands in the model, for the losses of its parts.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        attention: Callable[[], nn.Module],
+        mlp: Callable[[], nn.Module],
+        norm: Callable[[int], nn.Module],
+        path: str,
+    ) -> None:
+        super().__init__()
+        self.path = path
+        self.input_layernorm = norm(hidden_size)
+        self.self_attn = attention()
+        self.post_attention_layernorm = norm(hidden_size)
+        self.mlp = mlp()
+        self.residual_mid, self.residual = Tap(), Tap()
+
+    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        context.path = f"{self.path}.self_attn"
+        hidden = self.residual_mid(hidden + self.self_attn(self.input_layernorm(hidden), context))
+        return self._feed_forward(hidden, context)
+
+    def _feed_forward(self, hidden: Tensor, context: Context) -> Tensor:
+        context.path = f"{self.path}.mlp"
+        return self.residual(hidden + self.mlp(self.post_attention_layernorm(hidden), context))
+
+    def step(self, hidden: Tensor, state: object, context: Context) -> Tensor:
+        """T new positions, [B, T, D] -> [B, T, D]; `state` is the mixer's."""
+        context.path = f"{self.path}.self_attn"
+        hidden = hidden + self.self_attn.step(self.input_layernorm(hidden), state, context)
+        return self._feed_forward(self.residual_mid(hidden), context)
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward FLOPs a token in a window of seq_len."""
+        return flops(self.self_attn, seq_len) + flops(self.mlp, seq_len)

@@ -1,0 +1,80 @@
+"""What travels beside the hidden states through a model's parts."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from plm.batch import Batch, LossSum
+
+
+@dataclass
+class Context:
+    """The same for all layers of one forward.
+
+    Attributes:
+        positions: [B, T] int64.
+        doc_ids: [B, T] int64, or None where a token may see all that is before it.
+        cu_seqlens: [N] int32, as in Batch.
+        causal: False lets a token see what follows it.
+        tokens_seen: tokens of the run before this batch.
+        rope_theta: base of the rotary angles that the phase asks for; None: the model's own.
+        kernels: "auto", or "reference" for plain, twice differentiable torch with every tap.
+        extras: what the batch's source added, by name.
+        losses: what the parts added with add_loss, by "<module path>.<name>".
+        path: module path of the part that runs, kept by the block.
+        shared: tables that parts compute once a forward (masks, rotary angles), by key.
+    """
+
+    positions: Tensor
+    doc_ids: Tensor | None = None
+    cu_seqlens: Tensor | None = None
+    causal: bool = True
+    tokens_seen: int = 0
+    rope_theta: float | None = None
+    kernels: str = "auto"
+    extras: dict[str, Tensor] = field(default_factory=dict)
+    losses: dict[str, LossSum] = field(default_factory=dict)
+    path: str = ""
+    shared: dict[object, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, batch: Batch, **settings: object) -> "Context":
+        """The context of a training batch."""
+        return cls(
+            positions=batch.positions,
+            doc_ids=batch.doc_ids,
+            cu_seqlens=batch.cu_seqlens,
+            tokens_seen=batch.tokens_seen,
+            extras=batch.extras,
+            **settings,  # type: ignore[arg-type]
+        )
+
+    def add_loss(self, name: str, loss: LossSum) -> None:
+        """Add an auxiliary loss of the running part.
+
+        The key is the part's path, so that recomputing it (activation checkpointing) replaces the
+        loss instead of adding it twice. The count must depend on the batch's shape alone (rows or
+        positions): the stage scales it up to the global batch before the first backward.
+        """
+        self.losses[f"{self.path}.{name}"] = loss
+
+    def rotary(self, dim: int, theta: float) -> tuple[Tensor, Tensor]:
+        """Cosine and sine, each [B, T, dim / 2] in fp32, of the rotary angles at `positions`."""
+        theta = self.rope_theta or theta
+        key = ("rotary", dim, theta)
+        if key not in self.shared:
+            # fp64: in fp32 the angle of position 100,000 is already off by 1e-3.
+            exponent = torch.arange(0, dim, 2, device=self.positions.device, dtype=torch.float64)
+            angle = self.positions[..., None].double() * theta ** (-exponent / dim)
+            self.shared[key] = (angle.cos().float(), angle.sin().float())
+        return self.shared[key]  # type: ignore[return-value]
+
+    def attention_mask(self) -> Tensor | None:
+        """[B, 1, T, T] bool, True where a query may see a key; None: plain causal, or no mask."""
+        if self.doc_ids is None:
+            return None
+        if "mask" not in self.shared:
+            mask = self.doc_ids[:, :, None] == self.doc_ids[:, None, :]
+            self.shared["mask"] = (mask.tril() if self.causal else mask)[:, None]
+        return self.shared["mask"]  # type: ignore[return-value]

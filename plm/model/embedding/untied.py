@@ -1,0 +1,22 @@
+"""Two tables: one for the tokens' vectors, one for the output head."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+
+class Untied(nn.Embedding):
+    """Tokens in by one table [V, D], scores out by another."""
+
+    tied = False
+
+    def __init__(
+        self, num_embeddings: int, embedding_dim: int, *, linear: Callable[..., nn.Module]
+    ) -> None:
+        super().__init__(num_embeddings, embedding_dim)
+        self.lm_head = linear(embedding_dim, num_embeddings, "head")
+
+    @property
+    def head_weight(self) -> Tensor:
+        """[V, D], of the output head."""
+        return self.lm_head.weight

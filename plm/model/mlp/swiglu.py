@@ -1,0 +1,48 @@
+"""Gated feed-forward: down(activation(gate(x)) * up(x)); with SiLU it is SwiGLU.
+
+Paper: Shazeer, GLU variants (arXiv:2002.05202)
+Cost: 6·D·F FLOPs a token, forward.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from plm.model.common import Tap, flops
+from plm.model.context import Context
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward with a gate.
+
+    Args:
+        hidden_size: D.
+        intermediate_size: F.
+        activation: `() -> module`, on the gate.
+        linear: `(in, out, role) -> module`.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        intermediate_size: int,
+        activation: Callable[[], nn.Module],
+        linear: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.gate_proj = linear(hidden_size, intermediate_size, "gate")
+        self.up_proj = linear(hidden_size, intermediate_size, "up")
+        self.pre_activation = Tap()
+        self.activation = activation()
+        self.down_proj = linear(intermediate_size, hidden_size, "down")
+
+    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+        """[B, T, D] -> [B, T, D]."""
+        gate = self.activation(self.pre_activation(self.gate_proj(hidden)), context)
+        return self.down_proj(gate * self.up_proj(hidden))
+
+    def flops_per_token(self, seq_len: int) -> float:
+        """Forward FLOPs a token."""
+        parts = (self.gate_proj, self.up_proj, self.down_proj)
+        return sum(flops(part, seq_len) for part in parts)

@@ -1,0 +1,27 @@
+"""Root-mean-square norm, in fp32, its weight multiplied in fp32 before the cast back.
+
+Paper: Zhang & Sennrich (arXiv:1910.07467)
+"""
+
+import torch
+from torch import Tensor, nn
+
+from plm.kernels.rms_norm import rms_norm
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight over the last axis.
+
+    Args:
+        size: length of the last axis.
+        eps: added to the mean square.
+    """
+
+    def __init__(self, size: int, *, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size], same dtype out."""
+        return rms_norm(x, self.weight, self.eps)

@@ -1,0 +1,220 @@
+"""What every stage shares: one optimizer step over micro-batches, counted in tokens."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatch
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+from plm.batch import Batch, LossSum
+from plm.errors import ConfigError, GuardStop
+from plm.metrics import Sums
+from plm.optimizer.common import NamedParameter
+from plm.phases import Plan, PlannedPhase
+from plm.strategies import placement, shard
+from plm.transform.common import Transforms
+
+MAX_BAD_STEPS = 5
+
+
+class Stage(pl.LightningModule):
+    """A model in training; a stage gives `compute`, from a micro-batch to its losses.
+
+    Args:
+        model: its root computes the losses itself.
+        plan: the phases.
+        schedule: `(tokens_seen) -> share of the peak rate`.
+        make_optimizer: `(named parameters, lr=) -> Optimizer`.
+        peak_lr: rate at share 1.
+        losses: by name, each divided by the kept labels of the whole global batch.
+        clip_norm: largest gradient norm.
+        seed: of every draw, with the step.
+        transforms: what changes the model, by tokens.
+        regularizers: of each phase, by the phase's name.
+        compile_layers: run each layer through torch.compile.
+    """
+
+    automatic_optimization = False
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        plan: Plan,
+        schedule: Callable[[int], float],
+        make_optimizer: Callable[..., torch.optim.Optimizer],
+        peak_lr: float,
+        losses: Mapping[str, Callable[..., LossSum]],
+        clip_norm: float,
+        seed: int,
+        transforms: Transforms,
+        regularizers: Mapping[str, Mapping[str, Callable[..., LossSum]]],
+        compile_layers: bool = False,
+    ) -> None:
+        super().__init__()
+        self.model, self.plan, self.schedule = model, plan, schedule
+        self.make_optimizer, self.peak_lr = make_optimizer, peak_lr
+        self.losses, self.clip_norm, self.seed = losses, clip_norm, seed
+        self.transforms, self.regularizers = transforms, regularizers
+        self.compile_layers = compile_layers
+        self.step, self.tokens_seen = 0, plan.origin_tokens
+        self.sums = Sums()
+        self.bad_steps, self.bad_in_a_row = 0, 0
+        self.grad_norm, self.lr = torch.zeros(()), 0.0
+        self.step_seconds = 0.0
+        self.stop_asked = False
+        self._planned: PlannedPhase | None = None
+        self._kept, self._world, self._begun = 1.0, 1, time.perf_counter()
+
+    def compute(self, batch: Batch) -> dict[str, LossSum]:
+        """Losses of a micro-batch, by name."""
+        raise TypeError(f"{type(self).__name__} gives no compute")
+
+    def configure_model(self) -> None:
+        """Share the weights out where the strategy wants that; compile the layers if asked to."""
+        mesh = getattr(self.trainer.strategy, "_device_mesh", None)
+        if mesh is not None and not getattr(self.model, "_plm_sharded", False):
+            shard(self.model, mesh["data_parallel"])
+            self.model._plm_sharded = True
+        if self.compile_layers:
+            for layer in self.model.layers:
+                layer.compile()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer over all parameters that learn, each named with its role."""
+        self.placement = placement(self)
+        needs_whole = getattr(self.make_optimizer, "needs_whole_matrices", False)
+        if needs_whole and not self.placement.whole_matrices:
+            raise ConfigError(
+                "optimizer=muon needs whole matrices, which DeepSpeed's flat shards are not; "
+                "use trainer=ddp or trainer=fsdp, or optimizer=adamw"
+            )
+        return self.make_optimizer(self.named(), lr=self.peak_lr)
+
+    def named(self) -> list[NamedParameter]:
+        """Every parameter with its name and role."""
+        roles = self.model.roles()
+        return [
+            NamedParameter(name=name, parameter=parameter, role=roles.get(name, "other"))
+            for name, parameter in self.model.named_parameters()
+        ]
+
+    def training_step(self, batch: Batch, index: int) -> None:
+        """One micro-batch; the step's last one also moves the weights."""
+        if batch.first:
+            self._begin(batch)
+        torch.manual_seed(_seed_of(self.seed, batch))
+        found = self.compute(batch)
+        terms = []
+        for name, loss in found.items():
+            self.sums.add(name, loss)
+            if name in self.losses:
+                terms.append(loss.total / self._kept)
+            else:
+                # Counts of parts' own losses depend on the shape alone: scale by share of rows.
+                rows = len(batch.tokens) / batch.rows_in_step
+                terms.append(loss.total / loss.count.clamp(min=1) * rows)
+        with self.placement.accumulate(batch.last):
+            self.manual_backward(torch.stack([t.float() for t in terms]).sum() * self._world)
+        if batch.last:
+            self._finish(batch)
+
+    def _begin(self, batch: Batch) -> None:
+        self._begun = time.perf_counter()
+        planned = self.plan.at(batch.step)
+        if planned is not self._planned:
+            self._enter(planned)
+        self._world = self.trainer.world_size
+        shared = torch.tensor(
+            [float(batch.kept_in_step), float(self.stop_asked)], device=self.device
+        ).double()
+        if self._world > 1:
+            torch.distributed.all_reduce(shared)
+        kept, stops = shared.tolist()
+        self._kept, self.stop_agreed = max(kept, 1.0), stops > 0
+
+    def _enter(self, planned: PlannedPhase) -> None:
+        """What a phase changes besides its data and rate."""
+        self._planned = planned
+        patterns = planned.phase.trainable
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not patterns or any(fnmatch(name, p) for p in patterns))
+        if self.transforms.due(planned, self.tokens_seen):
+            self._transform(planned)
+
+    def _transform(self, planned: PlannedPhase) -> None:
+        if self._structure_fixed():
+            raise ConfigError(
+                f"phases.{planned.phase.name}.transforms change a model that is shared out or "
+                "wrapped; use one process for this phase"
+            )
+        before = {id(p) for p in self.model.parameters()}
+        self.transforms.apply(self.model, self.placement.optimizer, planned, self.tokens_seen)
+        if {id(p) for p in self.model.parameters()} != before:
+            self._rebuild_optimizer()
+
+    def _structure_fixed(self) -> bool:
+        sharded = getattr(self.model, "_plm_sharded", False)
+        return sharded or self.trainer.strategy.model is not self
+
+    def _rebuild_optimizer(self) -> None:
+        """After a transform swapped parameters: those that stayed keep their state."""
+        old = self.placement.optimizer
+        new = self.make_optimizer(self.named(), lr=self.peak_lr)
+        for group in new.param_groups:
+            for parameter in group["params"]:
+                if parameter in old.state:
+                    new.state[parameter] = old.state[parameter]
+        self.trainer.strategy.optimizers = [new]
+
+    def _finish(self, batch: Batch) -> None:
+        planned = self.plan.at(batch.step)
+        step_tokens = planned.phase.global_batch_tokens
+        self.grad_norm = self.placement.clip(self.clip_norm)
+        share = self.schedule(batch.tokens_seen + step_tokens)
+        optimizer = self.placement.optimizer
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share
+        self.lr = self.peak_lr * share
+        if bool(torch.isfinite(self.grad_norm)):
+            self.bad_in_a_row = 0
+            self.optimizers().step()
+        else:
+            self._skip(batch)
+        self.zero_grad(set_to_none=True)
+        self.step, self.tokens_seen = batch.step + 1, batch.tokens_seen + step_tokens
+        if self.transforms.due_within(planned, batch.tokens_seen, self.tokens_seen):
+            self._transform(planned)
+        self.step_seconds += time.perf_counter() - self._begun
+
+    def _skip(self, batch: Batch) -> None:
+        """A gradient that is not a number leaves the weights as they are; too many end the run."""
+        self.bad_steps += 1
+        self.bad_in_a_row += 1
+        if self.bad_in_a_row >= MAX_BAD_STEPS:
+            raise GuardStop(
+                f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
+                f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
+            )
+
+
+def _seed_of(seed: int, batch: Batch) -> int:
+    text = f"{seed}/{batch.step}/{batch.first_row}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Sizes of a model for the summary."""
+    return {
+        "parameters": model.parameters_of(),
+        "parameters_without_embedding": model.parameters_of(embedding=False),
+        "describe": (
+            f"{len(model.layers)} layers of {type(model.layers[0].self_attn).__name__} and "
+            f"{type(model.layers[0].mlp).__name__}, hidden {model.hidden_size}, "
+            f"vocabulary {model.vocab_size}"
+        ),
+    }

@@ -1,0 +1,211 @@
+"""The end of a run: held-out figures, baselines, samples, manifest, summary, report."""
+
+import json
+import logging
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import torch
+
+from plm.analysis.ngram import ngram_baselines
+from plm.callbacks.recorder import Recorder
+from plm.checkpoint import write_atomic
+from plm.data.tokenizer import load as load_tokenizer
+from plm.report.format import human_time, human_tokens
+from plm.report.page import write_report
+from plm.rollout.generate import generate
+from plm.stages.base import describe
+
+log = logging.getLogger("plm")
+
+PACKAGES = ("torch", "lightning", "hydra-core", "tokenizers", "transformers", "numpy", "plm")
+
+
+def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -> None:
+    """Evaluate, sample, write what the run was and print it.
+
+    Args:
+        job: the run.
+        trainer: whose fit has ended.
+        recorder: with the speed of this process.
+        before: held-out figures before training.
+    """
+    after = job.evaluate()
+    if job.rank != 0:
+        return
+    baselines = ngram_baselines(job.prepared) if job.settings["validation"]["baselines"] else {}
+    samples = draw(job)
+    settings = job.settings
+    summary = {
+        "name": job.folder.path.name,
+        "stage": job.stage_name,
+        "status": "done",
+        "model": describe(job.model),
+        "tokens": job.plan.total_tokens,
+        "steps": job.plan.total_steps,
+        "phases": phases(job),
+        "sources": sources(job),
+        "val_before": before,
+        "val_after": after,
+        "ngrams": baselines,
+        "samples": samples,
+        "speed": _speed(job, recorder),
+        "versions": versions(),
+        "cpu": {
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "threads": torch.get_num_threads(),
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+        },
+        "data": _data(job),
+        "command": settings.get("command"),
+    }
+    write_atomic(job.folder.path / "summary.json", json.dumps(summary, indent=1))
+    write_atomic(job.folder.path / "manifest.json", json.dumps(manifest(job), indent=1))
+    lines = "".join(json.dumps(sample) + "\n" for sample in samples)
+    write_atomic(job.folder.path / "samples.jsonl", lines)
+    report = write_report(job.folder.path)
+    job.folder.set_status("done", tokens=job.stage.tokens_seen, val=after, exit_code=0)
+    _print(job, summary, report)
+
+
+def draw(job: Any) -> list[dict[str, Any]]:
+    """A few continuations of each source's held-out documents, from the decoding state."""
+    chosen = job.settings["samples"]
+    if not chosen["number"] or getattr(job.model, "_plm_sharded", False):
+        return []
+    tokenizer = load_tokenizer(job.prepared.tokenizer_path)
+    end = tokenizer.token_to_id("<|endoftext|>")
+    found = []
+    for name in job.order.names:
+        stream = job.prepared.sources[name]["val"]
+        starts = stream.doc_starts
+        sizes = np.diff(starts)
+        usable = np.flatnonzero(sizes > 2 * chosen["prompt_tokens"])
+        if not len(usable):
+            continue
+        picked = usable[:: max(1, len(usable) // chosen["number"])][: chosen["number"]]
+        prompts = np.stack([stream.tokens(int(starts[d]), chosen["prompt_tokens"]) for d in picked])
+        new = generate(
+            job.model,
+            torch.from_numpy(prompts.astype(np.int64)).to(job.stage.device),
+            chosen["new_tokens"],
+            temperature=chosen["temperature"],
+            top_k=chosen["top_k"],
+            seed=job.settings["seed"],
+            stop=end,
+        )
+        for prompt, row in zip(prompts.tolist(), new.tolist(), strict=True):
+            row = row[: row.index(end)] if end in row else row
+            found.append(
+                {
+                    "source": name,
+                    "prompt": tokenizer.decode(prompt),
+                    "text": tokenizer.decode(row),
+                    "settings": f"temperature {chosen['temperature']:g}, top-k {chosen['top_k']}",
+                }
+            )
+    return found
+
+
+def phases(job: Any) -> list[dict[str, Any]]:
+    """Each phase as it was realised."""
+    return [
+        {
+            "name": p.phase.name,
+            "tokens_asked": p.phase.tokens,
+            "tokens": p.tokens,
+            "seq_len": p.phase.seq_len,
+            "steps": p.steps,
+            "start_tokens": p.start_tokens,
+            "rate": {
+                "shape": p.phase.rate.shape,
+                "to": p.phase.rate.to,
+                "warmup_tokens": p.phase.rate.warmup_tokens,
+            },
+            "mixture": {n: w / sum(p.phase.mixture.values()) for n, w in p.phase.mixture.items()},
+        }
+        for p in job.plan.phases
+    ]
+
+
+def sources(job: Any) -> dict[str, dict[str, float]]:
+    """What each source was to give, gave, and how often it was read through."""
+    read = job.order.read(0, job.plan.total_steps)
+    asked = dict.fromkeys(read, 0.0)
+    for p in job.plan.phases:
+        total = sum(p.phase.mixture.values())
+        for name, weight in p.phase.mixture.items():
+            asked[name] += p.tokens * weight / total
+    return {
+        name: {
+            "asked_share": asked[name] / job.plan.total_tokens,
+            "tokens_asked": round(asked[name]),
+            "tokens_read": tokens,
+            "epochs": tokens / (job.order.blocks[name] * job.order.block_tokens),
+        }
+        for name, tokens in read.items()
+    }
+
+
+def manifest(job: Any) -> dict[str, Any]:
+    """What was read: sources, documents, hashes, tokens asked and read, epochs."""
+    data = {k: v for k, v in job.prepared.manifest.items() if k != "ngrams"}
+    return {**data, "fingerprint": job.prepared.fingerprint, "read": sources(job),
+            "origin": job.origin}  # fmt: skip
+
+
+def _speed(job: Any, recorder: Recorder) -> dict[str, Any]:
+    seconds = max(recorder.speed["seconds"], 1e-9)
+    rows = [float(r["peak_gib"]) for r in recorder.table.rows if r.get("peak_gib")]
+    return {
+        "tokens_per_s": recorder.speed["tokens"] / seconds,
+        "mfu": recorder.speed["flops"] / seconds / recorder.peak if recorder.peak else None,
+        "seconds": recorder.total_elapsed(),
+        "peak_gib": max(rows, default=None),
+    }
+
+
+def _data(job: Any) -> dict[str, Any]:
+    found = job.prepared.manifest
+    return {
+        "fingerprint": job.prepared.fingerprint,
+        "comparable": found.get("comparable", True),
+        "why": found.get("why"),
+        "leak": found.get("leak", {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"python": sys.version.split()[0]}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
+    log.info("")
+    log.info("%-10s %9s %9s %9s   %s", "held-out", "before", "after", "bits/byte", "n-grams (nats)")
+    for name, after in summary["val_after"].items():
+        before = summary["val_before"].get(name, {}).get("loss", float("nan"))
+        grams = summary["ngrams"].get(name, {})
+        text = "  ".join(f"{key} {value:.3f}" for key, value in grams.items())
+        log.info("%-10s %9.4f %9.4f %9.4f   %s", name, before, after["loss"], after["bpb"], text)
+    for sample in summary["samples"][:: max(1, job.settings["samples"]["number"])]:
+        log.info("\n[%s] %s ▸ %s", sample["source"], sample["prompt"], sample["text"])
+    speed = summary["speed"]
+    log.info(
+        "\n%s tokens in %s, %s tokens/s; report: %s",
+        human_tokens(summary["tokens"]),
+        human_time(speed["seconds"]),
+        human_tokens(speed["tokens_per_s"]),
+        report,
+    )

@@ -1,0 +1,173 @@
+"""One rank's parts of a run, built from its frozen configuration."""
+
+import logging
+import os
+import platform
+from typing import Any
+
+import torch
+
+from plm import checkpoint, handoff
+from plm.config import build
+from plm.data.open import open_data
+from plm.data.order import Order
+from plm.errors import CheckpointError, ConfigError
+from plm.phases import Plan
+from plm.run import RunFolder
+from plm.stages.evaluate import validate
+from plm.transform.common import Transforms
+
+log = logging.getLogger("plm")
+
+
+class Job:
+    """One rank's parts of a run.
+
+    Args:
+        settings: the frozen configuration, plain.
+        folder: the run's folder.
+    """
+
+    def __init__(self, settings: dict[str, Any], folder: RunFolder) -> None:
+        self.settings, self.folder = settings, folder
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.stage_name = settings["stage"]["_target_"].rsplit(".", 1)[1].lower()
+        if settings["threads"]:
+            torch.set_num_threads(settings["threads"])
+        self.prepared = open_data(settings["data"], self.rank)
+        self._find_start()
+        self._plan()
+        self._model()
+
+    def _find_start(self) -> None:
+        """Own checkpoint first; else what init_from names."""
+        settings = self.settings
+        path = self.folder.newest(settings["resume"])
+        self.resumed = path is not None
+        if path is not None:
+            self.start = handoff.Start(path, checkpoint.read_meta(path), True)
+            self.origin = self.start.meta["origin"]
+            self._check_conditions()
+        else:
+            self.start = handoff.find(settings["init_from"], settings["init"], self.stage_name)
+            self.origin = {
+                "path": str(self.start.path) if self.start.path else None,
+                "tokens_seen": self.start.tokens_seen,
+                "cursors": self.start.cursors,
+            }
+        if self.start.everything:
+            self._check_data()
+
+    def _check_data(self) -> None:
+        there, now = self.start.meta["fingerprint"], self.prepared.fingerprint
+        if there != now and not self.settings["data"]["allow_changed"]:
+            raise CheckpointError(
+                f"{self.start.path} was trained on data {there[:12]}, here are {now[:12]}: the "
+                "position would name other text; data.allow_changed=true goes on all the same"
+            )
+
+    def _check_conditions(self) -> None:
+        here = conditions()
+        for key, value in self.start.meta["conditions"].items():
+            if here.get(key) != value:
+                log.warning(
+                    "%s was %s when the checkpoint was written and is %s now: the run goes on, but "
+                    "not bit for bit as undisturbed",
+                    key,
+                    value,
+                    here.get(key),
+                )
+
+    def _plan(self) -> None:
+        settings = self.settings
+        self.plan = Plan.read(settings["phases"], self.origin["tokens_seen"])
+        self.order = Order(
+            self.plan,
+            {name: parts["train"].n_tokens for name, parts in self.prepared.sources.items()},
+            self.prepared.block_tokens,
+            settings["seed"],
+            self.origin["cursors"],
+        )
+        self.streams = [self.prepared.sources[name]["train"] for name in self.order.names]
+        tokens = self.start.tokens_seen if self.resumed else self.plan.origin_tokens
+        self.first_step = self.plan.step_at(tokens)
+        self.transforms = Transforms(
+            built={
+                p.phase.name: {
+                    key: build({k: v for k, v in node.items() if k != "every_tokens"})
+                    for key, node in p.phase.transforms.items()
+                }
+                for p in self.plan.phases
+            },
+            every_tokens={
+                p.phase.name: {k: n.get("every_tokens", 0) for k, n in p.phase.transforms.items()}
+                for p in self.plan.phases
+            },
+        )
+
+    def _model(self) -> None:
+        settings = self.settings
+        if self.prepared.vocab_size > settings["model"]["vocab_size"]:
+            raise ConfigError(
+                f"model.vocab_size={settings['model']['vocab_size']} is less than the tokenizer's "
+                f"{self.prepared.vocab_size}"
+            )
+        self.model = build(settings["model"])
+        self.model.init_weights(settings["seed"])
+        self.transforms.replay(self.model, self.start.meta.get("transforms", []))
+        if self.start.path is not None and not self.resumed:
+            self.model.load_state_dict(handoff.weights(self.start, self.model))
+        factor = build(settings["scaling"])(
+            batch=self.plan.phases[0].phase.global_batch_tokens,
+            optimizer=settings["optimizer"]["_target_"].rsplit(".", 1)[1],
+            width=settings["model"]["hidden_size"],
+        )
+        self.stage = build(
+            settings["stage"],
+            self.model,
+            plan=self.plan,
+            schedule=build(settings["schedule"])(
+                self.plan.segments(), start_tokens=self.plan.origin_tokens
+            ),
+            make_optimizer=build(settings["optimizer"]),
+            peak_lr=settings["peak_lr"] * factor,
+            losses={name: build(node) for name, node in settings["losses"].items() if node},
+            clip_norm=settings["clip_norm"],
+            seed=settings["seed"],
+            transforms=self.transforms,
+            regularizers={
+                p.phase.name: {k: build(n) for k, n in p.phase.regularizers.items()}
+                for p in self.plan.phases
+            },
+            compile_layers=settings["compile"],
+        )
+        self.stage.step = self.first_step
+        self.stage.tokens_seen = self.plan.tokens_before(self.first_step)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Held-out figures of every source now."""
+        chosen = self.settings["validation"]
+        return validate(
+            self.model,
+            {name: self.prepared.sources[name]["val"] for name in self.order.names},
+            self.prepared.token_bytes,
+            seq_len=self.plan.max_seq_len,
+            windows=chosen["windows"],
+            micro_batch_size=self.settings["micro_batch_size"],
+            isolate=self.plan.phases[0].phase.isolate_documents,
+            device=self.stage.device,
+            rank=self.rank,
+            world_size=self.world,
+        )
+
+
+def conditions() -> dict[str, Any]:
+    """What equality bit for bit depends on, besides the configuration."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
+    }

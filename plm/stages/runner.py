@@ -1,0 +1,196 @@
+"""From a frozen configuration to a finished run: fit the parts, finish."""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from plm import checkpoint
+from plm.callbacks.checkpoints import Checkpoints, StopOnSignal
+from plm.callbacks.progress import Progress
+from plm.callbacks.recorder import Recorder
+from plm.callbacks.validation import Validation, row
+from plm.config import build
+from plm.data.loader import Batches
+from plm.errors import ConfigError, GuardStop
+from plm.metrics import MetricsTable, peak_flops
+from plm.run import RunFolder
+from plm.stages.finish import finish
+from plm.stages.job import Job, conditions
+from plm.stages.summary import show
+
+log = logging.getLogger("plm")
+
+
+def precision_of(choice: str, accelerator: str) -> str:
+    """Lightning's name of a precision choice.
+
+    Raises:
+        ConfigError: the hardware has no instructions for it.
+    """
+    cpu = accelerator == "cpu" or not torch.cuda.is_available()
+    if choice == "auto":
+        if cpu:
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
+    names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+    if choice not in names:
+        raise ConfigError(f"precision={choice} is not auto, fp32, bf16 or fp16")
+    if cpu and choice == "bf16" and not torch.cpu._is_avx512_bf16_supported():
+        raise ConfigError("precision=bf16: this CPU has no bf16 instructions; use precision=fp32")
+    if cpu and choice == "fp16":
+        raise ConfigError("precision=fp16 needs a GPU; use precision=fp32")
+    return names[choice]
+
+
+def _trainer(job: Job, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
+    chosen = job.settings["trainer"]
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*IterableDataset.*")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    return pl.Trainer(
+        accelerator=chosen["accelerator"],
+        devices=chosen["devices"],
+        num_nodes=chosen["num_nodes"],
+        strategy=build(chosen["strategy"]) if chosen["strategy"] else "auto",
+        precision=precision_of(job.settings["precision"], chosen["accelerator"]),
+        max_epochs=1,
+        logger=loggers,
+        callbacks=callbacks,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+    )
+
+
+class Opening(pl.Callback):
+    """Takes over a checkpoint's state, evaluates before step 1, says what is about to run."""
+
+    def __init__(self, job: Job, recorder: Recorder, table: MetricsTable) -> None:
+        self.job, self.recorder, self.table = job, recorder, table
+        self.before: dict[str, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        """Before the first batch."""
+        job = self.job
+        if job.start.everything and job.start.path is not None:
+            state = checkpoint.read_state(job.start.path)
+            stage.placement.read(job.start.path, state)
+            if job.resumed:
+                self.recorder.elapsed = float(state["elapsed_s"])
+                stage.bad_steps = int(state["bad_steps"])
+                self.before = job.start.meta["val_before"]
+        elif trainer.global_rank == 0 and self.table.rows:
+            # Rows of a process that was killed before its first checkpoint.
+            self.table.rows.clear()
+        if not job.resumed:
+            self.before = job.evaluate()
+            if trainer.global_rank == 0:
+                self.table.add(
+                    {"step": stage.step, "tokens": stage.tokens_seen, **row(self.before)}
+                )
+
+
+def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
+    """Run the stage that the settings compose, from where it stands to its end.
+
+    Raises:
+        PlmError: the user's mistakes, guards and interruptions.
+    """
+    job = Job(settings, folder)
+    checkpoints = folder.checkpoints
+    table = MetricsTable(folder.path / "metrics.csv")
+    stored = job.start.path / "metrics.csv" if job.resumed and job.start.path else None
+    if stored is not None and stored.is_file() and job.rank == 0:
+        table.load(stored.read_text(encoding="utf-8"))
+        table.rewrite()
+    elif job.rank == 0:
+        table.load("")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    peak = peak_flops(device) * job.world
+    progress = None
+    if job.rank == 0:
+        show(job, peak)
+        progress = Progress(
+            job.plan.total_tokens,
+            start_tokens=job.stage.tokens_seen - job.plan.origin_tokens,
+            name=folder.path.name,
+        )
+        folder.set_status("running", tokens=job.stage.tokens_seen)
+    recorder = Recorder(
+        table,
+        every_steps=settings["log_every_steps"],
+        flops_per_token=lambda seq_len: 3 * job.model.flops_per_token(seq_len),
+        peak_flops=peak,
+        order=job.order,
+        progress=progress,
+    )
+    opening = Opening(job, recorder, table)
+    saver = Checkpoints(
+        checkpoints,
+        every_tokens=settings["checkpoint"]["every_tokens"],
+        keep_last=settings["checkpoint"]["keep_last"],
+        meta=lambda: _meta(job, opening),
+        state=lambda: {"elapsed_s": recorder.total_elapsed(), "bad_steps": job.stage.bad_steps},
+        files=lambda: {"metrics.csv": table.text()},
+    )
+    callbacks = [
+        opening,
+        Validation(job.evaluate, settings["validation"]["every_tokens"]),
+        *[build(node) for node in settings["callbacks"].values() if node],
+        recorder,
+        saver,
+        StopOnSignal(progress.note if progress else log.info),
+    ]
+    loggers = _loggers(settings, folder.path) if job.rank == 0 else []
+    trainer = _trainer(job, callbacks, loggers)
+    batches = Batches(
+        job.order,
+        job.streams,
+        micro_batch_size=settings["micro_batch_size"],
+        rank=job.rank,
+        world_size=job.world,
+        start_step=job.first_step,
+    )
+    try:
+        trainer.fit(job.stage, DataLoader(batches, batch_size=None))
+    except OSError as error:
+        raise GuardStop(f"{folder.path}: {error.strerror}; the checkpoints are whole") from error
+    finally:
+        if progress is not None:
+            progress.close()
+    finish(job, trainer, recorder, opening.before)
+
+
+def _loggers(settings: dict[str, Any], path: Path) -> list[Any]:
+    return [
+        build(node, run_dir=path, settings=settings)
+        for node in settings["loggers"].values()
+        if node
+    ]
+
+
+def _meta(job: Job, opening: Opening) -> dict[str, Any]:
+    stage = job.stage
+    return {
+        "stage": job.stage_name,
+        "step": stage.step,
+        "tokens_seen": stage.tokens_seen,
+        "phase": job.plan.at(max(stage.step - 1, 0)).phase.name,
+        "cursors": job.order.cursors(stage.step),
+        "fingerprint": job.prepared.fingerprint,
+        "origin": job.origin,
+        "transforms": job.transforms.done,
+        "val_before": opening.before,
+        "conditions": conditions(),
+        "seed": job.settings["seed"],
+        "model": job.settings["model"],
+        "tokenizer": str(job.prepared.tokenizer_path),
+    }

@@ -1,0 +1,87 @@
+"""What is about to run, on one screen, before step 1."""
+
+import logging
+from typing import Any
+
+import torch
+
+from plm.report.format import human_time, human_tokens
+from plm.stages.base import describe
+
+log = logging.getLogger("plm")
+
+TYPICAL_SHARE = 0.45
+"""Share of the peak that a step is guessed to reach, for the expected time alone."""
+
+
+def show(job: Any, peak: float) -> None:
+    """Log the summary.
+
+    Args:
+        job: the built run.
+        peak: FLOP/s of all devices together; 0: unknown.
+    """
+    settings, plan, about = job.settings, job.plan, describe(job.model)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    lines = [
+        ("run", str(job.folder.path)),
+        ("model", f"{human_tokens(about['parameters'])} parameters: {about['describe']}"),
+        ("tokens", _tokens(job)),
+    ]
+    for planned in plan.phases:
+        phase, rate = planned.phase, planned.phase.rate
+        total = sum(phase.mixture.values())
+        mixture = ", ".join(f"{n} {w / total:.0%}" for n, w in phase.mixture.items())
+        warm = f", warm-up {human_tokens(rate.warmup_tokens)}" if rate.warmup_tokens else ""
+        lines.append(
+            (
+                f"  {phase.name}",
+                f"{human_tokens(planned.tokens)} in {planned.steps} steps of "
+                f"{planned.rows} x {phase.seq_len}; {rate.shape} to {rate.to:g}{warm}; {mixture}",
+            )
+        )
+    kernels = settings["kernels"]
+    lines += [
+        ("data", _data(job)),
+        ("precision", f"{settings['precision']} on {job.world} x {device}, "
+                      f"{torch.get_num_threads()} threads each"),
+        ("kernels", "plain torch (reference)" if kernels == "reference" else "torch, chunked loss"),
+    ]  # fmt: skip
+    if peak:
+        flops = sum(
+            3 * job.model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases
+        )
+        left = 1 - (job.stage.tokens_seen - plan.origin_tokens) / plan.total_tokens
+        seconds = human_time(flops * left / peak / TYPICAL_SHARE)
+        lines.append(("expected", f"about {seconds} at {TYPICAL_SHARE:.0%} of the matmul rate"))
+    for name, text in lines:
+        log.info("%-14s %s", name, text)
+
+
+def _tokens(job: Any) -> str:
+    plan, seen = job.plan, job.stage.tokens_seen
+    text = f"{human_tokens(plan.total_tokens)} in {plan.total_steps} steps"
+    if job.resumed:
+        return f"{text}; going on at {human_tokens(seen)} from {job.start.path.name}"
+    if job.start.path is not None:
+        kind = "everything" if job.start.everything else "weights"
+        return f"{text}; {kind} from {job.start.path}"
+    return text
+
+
+def _data(job: Any) -> str:
+    prepared = job.prepared
+    manifest = prepared.manifest
+    text = f"{manifest['recipe']['name']} {prepared.fingerprint[:12]}: " + ", ".join(
+        f"{name} {human_tokens(parts['train'].n_tokens)}"
+        for name, parts in prepared.sources.items()
+        if name in job.order.names
+    )
+    if not manifest.get("comparable", True):
+        text += f"; not comparable with other machines: {manifest.get('why', '')}"
+    read = job.order.read(0, job.plan.total_steps)
+    for name, tokens in read.items():
+        there = job.order.blocks[name] * job.order.block_tokens
+        if tokens > there:
+            text += f"; {name} is read {tokens / there:.1f} times"
+    return text

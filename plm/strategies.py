@@ -1,0 +1,270 @@
+"""What differs between one process, DDP, FSDP2 and DeepSpeed: one small class each.
+
+A strategy is Lightning's; the placement beside it accumulates, clips, saves and loads for it.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    Strategy,
+)
+from torch import Tensor, nn
+
+from plm import checkpoint
+from plm.errors import ConfigError
+
+
+class Placement:
+    """One process, or DDP: every rank holds all weights and the whole optimizer state.
+
+    Args:
+        stage: the Lightning module; `stage.model` holds the weights.
+    """
+
+    whole_matrices = True
+    averages = True
+
+    def __init__(self, stage: Any) -> None:
+        self.stage = stage
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process among all."""
+        return self.stage.trainer.global_rank
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer that holds the state."""
+        return self.stage.trainer.strategy.optimizers[0]
+
+    @contextlib.contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        """Around a micro-batch's backward: only the last one of a step exchanges gradients."""
+        wrapped = self.stage.trainer.strategy.model
+        if last or not hasattr(wrapped, "no_sync"):
+            yield
+        else:
+            with wrapped.no_sync():
+                yield
+
+    def clip(self, max_norm: float) -> Tensor:
+        """Clip the gradients to a norm and return the norm before: scalar, fp32."""
+        parameters = [p for p in self.stage.model.parameters() if p.grad is not None]
+        return nn.utils.clip_grad_norm_(parameters, max_norm)
+
+    def write(self, folder: Path, state: dict[str, Any]) -> None:
+        """Write weights, optimizer and `state` into a checkpoint's folder; on rank 0 only."""
+        from safetensors.torch import save_file
+
+        weights = self.stage.model.state_dict()
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()},
+                  folder / checkpoint.WEIGHTS)  # fmt: skip
+        torch.save(
+            {**state, "optimizer": self.optimizer.state_dict()}, folder / checkpoint.STATE
+        )
+
+    collective_write = False
+
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        """Take weights and optimizer from a checkpoint; `state` is its state.pt."""
+        weights = checkpoint.read_weights(folder)
+        checkpoint.fit_weights(weights, self.stage.model.state_dict(), folder)
+        self.stage.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+class ShardedPlacement(Placement):
+    """FSDP2: each rank holds a part; checkpoints are DCP's folder, read on any number of ranks."""
+
+    collective_write = True
+
+    @contextlib.contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        """Reduce gradients at the last micro-batch only."""
+        self.stage.model.set_requires_gradient_sync(last)
+        yield
+
+    def clip(self, max_norm: float) -> Tensor:
+        """As in Placement; the norm is over all ranks' parts."""
+        norm = super().clip(max_norm)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def _parts(self) -> dict[str, Any]:
+        from torch.distributed.checkpoint.state_dict import get_state_dict
+
+        model, optimizer = get_state_dict(self.stage.model, self.optimizer)
+        return {"model": model, "optimizer": optimizer}
+
+    def write(self, folder: Path, state: dict[str, Any]) -> None:
+        """Every rank writes its part; rank 0 writes `state` too."""
+        import torch.distributed.checkpoint as dcp
+
+        dcp.save(self._parts(), checkpoint_id=str(folder / checkpoint.SHARDS))
+        if self.rank == 0:
+            torch.save(state, folder / checkpoint.STATE)
+
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        """Every rank reads its part."""
+        import torch.distributed.checkpoint as dcp
+        from torch.distributed.checkpoint.state_dict import set_state_dict
+
+        if not (folder / checkpoint.SHARDS).is_dir():
+            raise ConfigError(
+                f"{folder} was written by another strategy; go on with that one, or start from its "
+                f"weights with init_from={folder}"
+            )
+        parts = self._parts()
+        dcp.load(parts, checkpoint_id=str(folder / checkpoint.SHARDS))
+        set_state_dict(
+            self.stage.model,
+            self.optimizer,
+            model_state_dict=parts["model"],
+            optim_state_dict=parts["optimizer"],
+        )
+
+
+class DeepSpeedPlacement(Placement):
+    """DeepSpeed ZeRO: the engine accumulates, clips and keeps the optimizer's parts."""
+
+    whole_matrices = False
+    collective_write = True
+
+    @property
+    def engine(self) -> Any:
+        """DeepSpeed's engine."""
+        return self.stage.trainer.strategy.deepspeed_engine
+
+    @contextlib.contextmanager
+    def accumulate(self, last: bool) -> Iterator[None]:
+        """The engine is told where a step ends, and counts every micro-batch."""
+        self.engine.set_gradient_accumulation_boundary(last)
+        yield
+        if not last:
+            self.engine.step()
+
+    def clip(self, max_norm: float) -> Tensor:
+        """The engine clips inside its step; its norm is known only after that, of the step before."""
+        norm = self.engine.get_global_grad_norm()
+        return torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32)
+
+    def write(self, folder: Path, state: dict[str, Any]) -> None:
+        """Every rank writes its part into `deepspeed`; rank 0 the weights and `state` too."""
+        from safetensors.torch import save_file
+
+        self.engine.save_checkpoint(str(folder / "deepspeed"), tag="state")
+        if self.rank == 0:
+            weights = self.stage.model.state_dict()
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in weights.items()},
+                folder / checkpoint.WEIGHTS,
+            )
+            torch.save(state, folder / checkpoint.STATE)
+
+    def read(self, folder: Path, state: dict[str, Any]) -> None:
+        """Every rank reads its part."""
+        if not (folder / "deepspeed").is_dir():
+            raise ConfigError(
+                f"{folder} was written by another strategy; go on with that one, or start from its "
+                f"weights with init_from={folder}"
+            )
+        self.engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
+
+
+class CPUDeepSpeedStrategy(DeepSpeedStrategy):
+    """Lightning's strategy, which refuses CPUs although DeepSpeed itself runs on gloo."""
+
+    def setup_environment(self) -> None:
+        """As the base class, without its check for CUDA."""
+        if torch.cuda.is_available():
+            super().setup_environment()
+            return
+        self.accelerator.setup_device(self.root_device)
+        self.setup_distributed()
+
+    def setup_distributed(self) -> None:
+        """As the base class, without its check of device indices."""
+        if torch.cuda.is_available():
+            super().setup_distributed()
+            return
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        """A device with an index: the engine has no use for a bare "cpu"."""
+        if torch.cuda.is_available():
+            return super().root_device
+        return torch.device("cpu", 0)
+
+
+def backend() -> str:
+    """Collectives of this machine: nccl with a GPU, else gloo."""
+    return "nccl" if torch.cuda.is_available() else "gloo"
+
+
+def ddp() -> Strategy:
+    """Every rank holds all; gradients are averaged."""
+    return DDPStrategy(process_group_backend=backend(), gradient_as_bucket_view=True)
+
+
+def fsdp(devices: int, num_nodes: int = 1) -> Strategy:
+    """FSDP2 over all ranks (arXiv:2304.11277), by Lightning's ModelParallelStrategy."""
+    return ModelParallelStrategy(
+        data_parallel_size=devices * num_nodes,
+        tensor_parallel_size=1,
+        process_group_backend=backend(),
+    )
+
+
+def deepspeed(stage: int, clip_norm: float) -> Strategy:
+    """DeepSpeed ZeRO (arXiv:1910.02054).
+
+    Args:
+        stage: 1, 2 or 3: optimizer, gradients, weights are shared out.
+        clip_norm: the engine clips itself.
+    Raises:
+        ConfigError: deepspeed is not installed.
+    """
+    try:
+        import deepspeed as _  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "trainer=deepspeed needs the package deepspeed (Linux only): pip install deepspeed"
+        ) from error
+    return CPUDeepSpeedStrategy(
+        config={
+            "zero_optimization": {"stage": stage},
+            "gradient_clipping": clip_norm,
+            "gradient_accumulation_steps": 1,
+            "train_micro_batch_size_per_gpu": 1,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+        },
+        process_group_backend=backend(),
+    )
+
+
+def shard(model: nn.Module, mesh: Any) -> None:
+    """Share a model's weights out over a mesh, a layer at a time, for FSDP2."""
+    from torch.distributed.fsdp import fully_shard
+
+    for layer in model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+
+
+def placement(stage: Any) -> Placement:
+    """The placement that goes with the trainer's strategy."""
+    strategy = stage.trainer.strategy
+    if isinstance(strategy, DeepSpeedStrategy):
+        return DeepSpeedPlacement(stage)
+    if isinstance(strategy, ModelParallelStrategy):
+        return ShardedPlacement(stage)
+    return Placement(stage)

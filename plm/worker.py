@@ -1,0 +1,59 @@
+"""One rank of a run, from the run's frozen configuration: `python -m plm.worker config.yaml`."""
+
+import logging
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from plm.config import trust
+from plm.errors import PlmError
+from plm.run import RunFolder, setup_logging
+
+log = logging.getLogger("plm")
+
+
+def run(settings: dict[str, Any], folder: RunFolder) -> int:
+    """Run the stage in this process; every ending is said in status.json and the log.
+
+    Returns:
+        Exit code as in plm.errors; 1 for a bug of ours.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    setup_logging(folder.path, rank)
+    try:
+        from plm.stages.runner import run_stage
+
+        run_stage(settings, folder)
+    except PlmError as error:
+        return _end(folder, rank, error, error.exit_code)
+    except SystemExit as error:
+        return int(error.code or 0)
+    except BaseException as error:
+        log.error(traceback.format_exc())
+        return _end(folder, rank, error, 1)
+    return 0
+
+
+def _end(folder: RunFolder, rank: int, error: BaseException, code: int) -> int:
+    names = {2: "failed", 3: "stopped", 75: "interrupted"}
+    # One line on the terminal: the other ranks say the same.
+    log.log(logging.INFO if rank else logging.ERROR, "%s", str(error) or type(error).__name__)
+    if rank == 0:
+        folder.set_status(names.get(code, "failed"), error=str(error), exit_code=code)
+    return code
+
+
+def main() -> int:
+    """Entry of a started rank."""
+    path = Path(sys.argv[1])
+    settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore
+    trust(settings.get("trust") or [])
+    return run(settings, RunFolder(path.parent))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

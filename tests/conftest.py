@@ -1,0 +1,48 @@
+"""What every test stands on: one thread, no network, a fixed seed, and the real data's place."""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch is imported anywhere; child processes inherit it too. Workers share the cores.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder with the real data sets, or a skip that says why."""
+    place = os.environ.get("PLM_TEST_DATA")
+    if not place:
+        pytest.skip("PLM_TEST_DATA does not name a folder with the real data sets")
+    folder = Path(place)
+    if not folder.is_dir():
+        pytest.fail(f"PLM_TEST_DATA={place} is not a folder")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> Iterator[None]:
+    """Each test starts from seed 0 and leaves the generators as it found them."""
+    python_state = random.getstate()
+    random.seed(0)
+    # Only what is loaded already: a test that needs neither should not pay for the import.
+    numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+    numpy_state = numpy.random.get_state() if numpy else None
+    torch_state = torch.get_rng_state() if torch else None
+    if numpy:
+        numpy.random.seed(0)
+    if torch:
+        torch.manual_seed(0)
+    yield
+    random.setstate(python_state)
+    if numpy:
+        numpy.random.set_state(numpy_state)
+    if torch:
+        torch.set_rng_state(torch_state)

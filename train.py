@@ -1,0 +1,67 @@
+"""Train a small language model: `python train.py +experiment=plm_pretrain`.
+
+Any setting can be given as key=value; --cfg job shows them all, --help explains the groups, -m
+sweeps over lists of values.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+
+import hydra
+
+from plm.config import explain, register_resolvers
+from plm.errors import PlmError
+
+register_resolvers()
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def compose(config: Any) -> float | None:
+    """Run one composed configuration; in a sweep a failure is raised, never an exit."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from plm import app
+
+    in_sweep = HydraConfig.get().mode.name == "MULTIRUN"
+    code = app.start(config, in_sweep)
+    if not in_sweep:
+        sys.exit(code)
+    if code:
+        raise PlmError(f"the job ended with exit code {code}")
+    return app.objective(app.RunFolder.choose(app.settle(config)))
+
+
+def main() -> int:
+    """Run the command line; a user's mistake is one line and exit code 2."""
+    sweep = Path(tempfile.mkstemp(prefix="plm-sweep-", suffix=".jsonl")[1])
+    multirun = any(word in ("-m", "--multirun") for word in sys.argv[1:])
+    if multirun:
+        os.environ["PLM_SWEEP_FILE"] = str(sweep)
+    code = 0
+    try:
+        compose()
+    except PlmError as error:
+        print(error, file=sys.stderr)
+        code = 1 if multirun else error.exit_code
+    except Exception as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(line, file=sys.stderr)
+        code = 2
+    finally:
+        if sweep.stat().st_size:
+            from plm.app import sweep_table
+
+            print("\n".join(sweep_table(sweep)))
+        sweep.unlink()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
