@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from plm.errors import ConfigError
+from plm.schedule.common import Segment
 
 
 @dataclass(frozen=True)
@@ -208,9 +209,12 @@ class Plan:
             return self.total_steps
         raise ConfigError(f"no step of these phases begins at {tokens_seen} tokens")
 
-    def segments(self) -> list[dict[str, Any]]:
-        """What a schedule needs of each phase: realised tokens and its rate's settings."""
-        return [{"tokens": planned.tokens, **asdict(planned.phase.rate)} for planned in self.phases]
+    def segments(self) -> list[Segment]:
+        """What a schedule needs of each phase: realised tokens and its rate."""
+        return [
+            Segment(tokens=planned.tokens, name=planned.phase.name, **asdict(planned.phase.rate))
+            for planned in self.phases
+        ]
 
     def sources(self) -> list[str]:
         """Names of all sources, in the order of first appearance."""

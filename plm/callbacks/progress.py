@@ -221,7 +221,7 @@ class _Display:
             self._bar.refresh()
 
     def close(self) -> None:
-        if False:
+        if self._waiting is not None:
             self.show(self._waiting, now=True)
         if self._bar is not None:
             self._bar.close()

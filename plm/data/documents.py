@@ -1,4 +1,4 @@
-"""What every part of the data preparation shares: documents, where they come from, where they wait."""
+"""What the parts of the data preparation share: documents, their origin, where they wait."""
 
 import errno
 import mmap

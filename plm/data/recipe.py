@@ -124,7 +124,11 @@ def load_recipe(recipe: str | Path) -> Recipe:
         raise ConfigError(f"{file}: sources is empty; a recipe needs at least one")
     tokenizer = _make(TokenizerSettings, content.get("tokenizer") or {}, file, "tokenizer")
     _check_tokenizer(tokenizer, file)
-    versions = {str(k): str(v) for k, v in (content.get("versions") or {}).items()}
+    versions = content.get("versions") or {}
+    for name, version in versions.items():
+        # YAML reads 3.20 as the number 3.2.
+        if not isinstance(version, str):
+            raise ConfigError(f'{file}: versions.{name}={version} must be in quotes: "{version}"')
     return Recipe(file.stem, sources, tokenizer, versions, content)
 
 

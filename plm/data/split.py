@@ -8,6 +8,7 @@ measure memory.
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import NamedTuple
 
 from plm.data.documents import Entry, TextStore, opened
@@ -45,8 +46,8 @@ def validation_groups(
     """Groups to hold out, the same in every source.
 
     Groups are drawn in the order of their hash; one is taken if a source it is in is still short
-    of its goal and none would pass 1.5 times its goal. A source that is left without any gets the
-    smallest of its groups.
+    of its goal and none would pass 1.5 times its goal. Groups of at most half a goal come first,
+    so that validation holds several. A source that is left without any gets its smallest group.
 
     Args:
         sizes: bytes by source and group.
@@ -73,7 +74,11 @@ def validation_groups(
         for source in homes[group]:
             taken[source] += sizes[source][group]
 
-    for group in sorted(homes, key=lambda name: group_order(name, seed)):
+    def place(group: str) -> tuple[bool, bytes]:
+        large = any(sizes[s][group] > goals[s] * totals[s] / 2 for s in homes[group])
+        return large, group_order(group, seed)
+
+    for group in sorted(homes, key=place):
         after = {s: (taken[s] + sizes[s][group]) / totals[s] for s in homes[group]}
         short = any(taken[s] < goals[s] * totals[s] for s in homes[group])
         if short and all(after[s] <= 1.5 * goals[s] for s in homes[group]):
@@ -122,7 +127,7 @@ def split_pieces(store: TextStore, val_share: float) -> tuple[list[Entry], list[
         stop = entry.start + entry.length
         inside = [cut for cut in cuts if entry.start < cut < stop]
         edges = [entry.start, *inside, stop]
-        for part, (left, right) in enumerate(zip(edges, edges[1:], strict=False)):
+        for part, (left, right) in enumerate(pairwise(edges)):
             if left == right:
                 continue
             name = f"{entry.name}#{part}" if inside else entry.name

@@ -53,7 +53,8 @@ def render(run: Run) -> str:
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f"<title>{escape(run.name)}: report</title>"
         f"<style>{VARIABLES}{DRAWING}{PAGE}</style></head><body><main>"
-        f"<header><h1>{escape(run.name)}{facts.status_pill(run)}</h1><p>{escape(about)}</p></header>"
+        f"<header><h1>{escape(run.name)}{facts.status_pill(run)}</h1>"
+        f"<p>{escape(about)}</p></header>"
         f"{sections}</main><script>{SCRIPT}</script></body></html>\n"
     )
 

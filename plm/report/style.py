@@ -1,11 +1,13 @@
 """Colours, layout and the read-out of a report, all inline: the page needs no network."""
 
 _LIGHT = """--page:#f6f7f9;--card:#fff;--ink:#17191d;--soft:#5c6470;--line:#e3e6ea;--axis:#aab1bb;
---good:#0b7a43;--warn:#a35200;--accent:#2a6fc9;--b0:#2a6fc9;--b1:#d98200;--b2:#1a9a6c;--b3:#8a52c4;
---c0:#2a6fc9;--c1:#dd5b22;--c2:#14946a;--c3:#b87c00;--c4:#c9478a;--c5:#5a48b5;--c6:#3f8f1f;--c7:#c93a3a"""
+--good:#0b7a43;--warn:#a35200;--accent:#2a6fc9;--b0:#2a6fc9;--b1:#d98200;--b2:#1a9a6c;
+--b3:#8a52c4;--c0:#2a6fc9;--c1:#dd5b22;--c2:#14946a;--c3:#b87c00;--c4:#c9478a;
+--c5:#5a48b5;--c6:#3f8f1f;--c7:#c93a3a"""
 _DARK = """--page:#111318;--card:#1a1d23;--ink:#eceef1;--soft:#a2abb8;--line:#2c313a;--axis:#59616d;
---good:#4cc38a;--warn:#e5a34b;--accent:#6aa5f2;--b0:#6aa5f2;--b1:#e0a33c;--b2:#3fbd8c;--b3:#b48be8;
---c0:#5b9bf0;--c1:#f0804d;--c2:#2fb98a;--c3:#d9a227;--c4:#e57bb0;--c5:#a394f0;--c6:#7cc35c;--c7:#ee7575"""
+--good:#4cc38a;--warn:#e5a34b;--accent:#6aa5f2;--b0:#6aa5f2;--b1:#e0a33c;--b2:#3fbd8c;
+--b3:#b48be8;--c0:#5b9bf0;--c1:#f0804d;--c2:#2fb98a;--c3:#d9a227;--c4:#e57bb0;
+--c5:#a394f0;--c6:#7cc35c;--c7:#ee7575"""
 
 VARIABLES = f":root{{{_LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{_DARK}}}}}"
 """Colours for light and dark surroundings, by the names that the drawings use."""
@@ -111,7 +113,8 @@ if(x<l||x>r||!curves.length){hide();return}
 const near=curves.map(c=>c.at.reduce((p,q)=>Math.abs(q[0]-x)<Math.abs(p[0]-x)?q:p));
 const at=near.reduce((p,q)=>Math.abs(q[0]-x)<Math.abs(p[0]-x)?q:p)[0];
 if(!tip){tip=document.createElement('div');tip.className='tip';svg.parentNode.append(tip);
-mark=document.createElementNS('http://www.w3.org/2000/svg','path');mark.setAttribute('class','axis');
+mark=document.createElementNS('http://www.w3.org/2000/svg','path');
+mark.setAttribute('class','axis');
 svg.append(mark)}
 mark.setAttribute('d',`M${at} ${t}V${b}`);
 tip.textContent=[short(x0+(at-l)/(r-l)*(x1-x0))+' tokens',...curves.map((c,i)=>

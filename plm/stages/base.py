@@ -66,7 +66,8 @@ class Stage(pl.LightningModule):
         self.bad_steps, self.bad_in_a_row = 0, 0
         self.grad_norm, self.lr = torch.zeros(()), 0.0
         self.step_seconds = 0.0
-        self.stop_asked = False
+        self.stop_asked, self.stop_agreed = False, False
+        self.row: dict[str, float] = {}
         self._planned: PlannedPhase | None = None
         self._kept, self._world, self._begun = 1.0, 1, time.perf_counter()
 

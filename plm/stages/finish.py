@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from plm.analysis.ngram import ngram_baselines
 from plm.callbacks.recorder import Recorder
 from plm.checkpoint import write_atomic
 from plm.data.tokenizer import load as load_tokenizer
@@ -37,7 +36,11 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     after = job.evaluate()
     if job.rank != 0:
         return
-    baselines = ngram_baselines(job.prepared) if job.settings["validation"]["baselines"] else {}
+    baselines = {}
+    if job.settings["validation"]["baselines"]:
+        from plm.analysis.ngram import ngram_baselines
+
+        baselines = ngram_baselines(job.prepared)
     samples = draw(job)
     settings = job.settings
     summary = {
@@ -175,8 +178,8 @@ def _data(job: Any) -> dict[str, Any]:
     return {
         "fingerprint": job.prepared.fingerprint,
         "comparable": found.get("comparable", True),
-        "why": found.get("why"),
-        "leak": found.get("leak", {}),
+        "why": "; ".join(found.get("not_comparable_because", [])),
+        "leak": {name: source["leak"]["share"] for name, source in found["sources"].items()},
     }
 
 

@@ -119,6 +119,7 @@ class Job:
         if self.start.path is not None and not self.resumed:
             self.model.load_state_dict(handoff.weights(self.start, self.model))
         factor = build(settings["scaling"])(
+            base_batch=settings["scale"]["global_batch_tokens"],
             batch=self.plan.phases[0].phase.global_batch_tokens,
             optimizer=settings["optimizer"]["_target_"].rsplit(".", 1)[1],
             width=settings["model"]["hidden_size"],

@@ -72,13 +72,14 @@ def _tokens(job: Any) -> str:
 def _data(job: Any) -> str:
     prepared = job.prepared
     manifest = prepared.manifest
-    text = f"{manifest['recipe']['name']} {prepared.fingerprint[:12]}: " + ", ".join(
+    text = f"{manifest['recipe']} {prepared.fingerprint[:12]}: " + ", ".join(
         f"{name} {human_tokens(parts['train'].n_tokens)}"
         for name, parts in prepared.sources.items()
         if name in job.order.names
     )
     if not manifest.get("comparable", True):
-        text += f"; not comparable with other machines: {manifest.get('why', '')}"
+        why = "; ".join(manifest["not_comparable_because"])
+        text += f"; not comparable with other machines: {why}"
     read = job.order.read(0, job.plan.total_steps)
     for name, tokens in read.items():
         there = job.order.blocks[name] * job.order.block_tokens

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from plm.batch import IGNORE_INDEX
 from plm.config import build
 
-CHOICES = sorted(Path("configs/loss").glob("*.yaml"))
+CHOICES = sorted((Path(__file__).parents[2] / "configs/loss").glob("*.yaml"))
 
 
 @pytest.fixture(params=CHOICES, ids=lambda path: path.stem)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -125,6 +126,7 @@ def test_a_script_in_any_text_stays_text(run_folder):
         command=bad,
         versions={bad: bad},
         sources={bad: {"tokens_read": 1}},
+        phases=[{"name": bad, "mixture": {bad: 1.0}, "rate": {"shape": bad}}],
         data={"fingerprint": bad, "comparable": False, "why": bad, "leak": {bad: 0.1}},
     )
     page = _page(run_folder)
@@ -151,6 +153,32 @@ def test_phases_line_up_in_loss_and_learning_rate(run_folder):
     ]
     assert edges[0] == edges[1] and len(edges[0]) == 3
     assert re.findall(r'data-x="([^"]*)"', wide[0]) == re.findall(r'data-x="([^"]*)"', wide[1])
+
+
+def test_the_mean_is_calmer_than_the_raw_loss(run_folder):
+    text = _section(_page(run_folder), "Loss and learning rate").split("</svg>")[3]
+    paths = {}
+    for name, points in re.findall(r'data-name="train, ([^"]*)" points="([^"]*)"', text):
+        heights = [float(pair.split(",")[1]) for pair in points.split()]
+        paths[name] = sum(abs(b - a) for a, b in pairwise(heights))
+    assert paths["mean of 7"] < 0.5 * paths["each logged step"]
+
+
+def test_the_mixture_is_drawn_as_shares(run_folder):
+    text = _section(_page(run_folder), "Mixture: asked and read")
+    assert ">80 %<" in text and ">100 %<" not in text
+    x0, x1, left, right = map(float, re.search(r'data-x="([^"]*)"', text).group(1).split(","))
+    low, high, base, top, log = map(float, re.search(r'data-y="([^"]*)"', text).group(1).split(","))
+    assert (x0, x1, low, log) == (0, 2_800_000, 0, 0) and right > left
+    ends = {}
+    for name, points in re.findall(
+        r'data-name="([^"]*)" points="([^"]*)"', text.split("</svg>")[4]
+    ):
+        y = float(points.split(",")[-1])
+        ends[name] = low + (base - y) / (base - top) * (high - low)
+    # 0.6 in the first two phases and 0.4 in the last one, which is 11.3 % of the run.
+    assert ends["prose, asked"] == pytest.approx(0.5774, abs=1e-3)
+    assert ends["math"] == pytest.approx(0.1669, abs=5e-3)
 
 
 def test_an_unfinished_run(run_folder):

@@ -5,6 +5,7 @@ lies in the environment changes nothing.
 """
 
 import ast
+import csv
 import inspect
 import os
 import re
@@ -26,7 +27,7 @@ _SKIP = re.compile(
 )
 # Left out by some builds, or written by the build itself.
 _STDLIB_SKIP = re.compile(
-    r"^(test|idlelib|lib2to3|tkinter|turtledemo|ensurepip|distutils|pydoc_data|site-packages"
+    r"^(test|idlelib|lib2to3|tkinter|turtledemo|ensurepip|distutils|pydoc_data|encodings|site-packages"
     r"|dist-packages|lib-dynload|config-[^/]*|_sysconfigdata[^/]*|sysconfig\.py|site\.py"
     r"|sitecustomize\.py|_distutils_system_mod\.py|__phello__[^/]*|ctypes/macholib)(/|$)"
 )
@@ -138,27 +139,28 @@ def _licence(distribution: metadata.Distribution) -> str:
 def _distribution(
     distribution: metadata.Distribution, group: str, kinds: tuple[str, ...]
 ) -> list[_File]:
+    # Distribution.files makes an object of each of torch's thousands of lines: seconds in all.
+    record = csv.reader((distribution.read_text("RECORD") or "").splitlines())
     found = []
-    for file in distribution.files or []:
-        name = file.as_posix()
-        if name.startswith(".."):
-            continue
-        in_info = ".dist-info/" in name
-        for kind in kinds:
-            wanted = (
-                (in_info and _LICENCE.search(name)) or _README.search(name)
-                if kind == "readme"
-                else name.endswith(".py") and not in_info
-            )
-            if wanted and not _SKIP.search(name):
-                path = str(file.locate())
-                if os.path.isfile(path):
-                    found.append(_File(path, name, group, os.path.getsize(path), kind))
-    if "readme" in kinds:
-        about = next((f for f in distribution.files or [] if f.name == "METADATA"), None)
-        if about is not None:
-            found.append(_File(str(about.locate()), f"{group}/README", group, 10_000, "metadata"))
+    for name in (row[0] for row in record if row and not row[0].startswith("..")):
+        kind = _kind(name, kinds)
+        if kind is not None:
+            path = str(distribution.locate_file(name))
+            if os.path.isfile(path):
+                shown = f"{group}/README" if kind == "metadata" else name
+                found.append(_File(path, shown, group, os.path.getsize(path), kind))
     return found
+
+
+def _kind(name: str, kinds: tuple[str, ...]) -> str | None:
+    """What a file is to us: one of the kinds asked for, metadata (a readme follows), or nothing."""
+    in_info = ".dist-info/" in name
+    if "readme" in kinds:
+        if in_info and name.endswith(".dist-info/METADATA"):
+            return "metadata"
+        wanted = (in_info and _LICENCE.search(name)) or _README.search(name)
+        return "readme" if wanted and not _SKIP.search(name) else None
+    return kinds[0] if name.endswith(".py") and not in_info and not _SKIP.search(name) else None
 
 
 def _stdlib(kinds: tuple[str, ...]) -> list[_File]:

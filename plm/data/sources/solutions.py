@@ -168,10 +168,9 @@ def base_conversion(data: dict[str, Any]) -> Worked:
     steps = [f"In base 10: {' + '.join(terms)} = {number}"]
     digits, left = "", number
     while left or not digits:
-        steps.append(
-            f"{left} = {left // target} * {target} + {left % target}, digit {_DIGITS[left % target]}"
-        )
-        digits = _DIGITS[left % target] + digits
+        digit = _DIGITS[left % target]
+        steps.append(f"{left} = {left // target} * {target} + {left % target}, digit {digit}")
+        digits = digit + digits
         left //= target
     steps.append("The digits from the last to the first give the answer.")
     question = f"Convert {written} from base {source} to base {target}."

@@ -4,9 +4,12 @@ Paper: Rae et al., Gopher (arXiv:2112.11446), table A1; Raffel et al., C4 (arXiv
 Departs: the limits are wider, since docstrings hold examples and lists; no rule on stop words.
 """
 
+import re
 from collections.abc import Iterator
 
 from plm.data.documents import Document, Drops, per_document
+
+_WITH_LETTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*[^\W\d_]")
 
 
 @per_document
@@ -29,7 +32,7 @@ def quality_prose(
         word_length: mean length of a word, in characters, from and to.
         min_alphabetic_words: share of words with a letter.
         max_symbol_ratio: '#', '|' and '...' a word.
-        max_repeated_lines: share of non-empty lines that stand there a second time.
+        max_repeated_lines: share of the characters in lines that stood there before.
 
     Drops: "too short", "word length", "few words with letters", "symbols", "repeated lines".
     """
@@ -38,7 +41,7 @@ def quality_prose(
         words = text.split()
         lines = [line.strip() for line in text.split("\n") if line.strip()]
         mean = sum(map(len, words)) / max(1, len(words))
-        alphabetic = sum(any(c.isalpha() for c in word) for word in words)
+        alphabetic = len(_WITH_LETTER.findall(text))
         symbols = text.count("#") + text.count("|") + text.count("...")
         if len(words) < min_words:
             drops["too short"] += 1
@@ -48,7 +51,13 @@ def quality_prose(
             drops["few words with letters"] += 1
         elif symbols > max_symbol_ratio * len(words):
             drops["symbols"] += 1
-        elif len(lines) - len(set(lines)) > max_repeated_lines * len(lines):
+        elif _repeated(lines) > max_repeated_lines:
             drops["repeated lines"] += 1
         else:
             yield document
+
+
+def _repeated(lines: list[str]) -> float:
+    once = sum(map(len, set(lines)))
+    total = sum(map(len, lines))
+    return (total - once) / max(1, total)

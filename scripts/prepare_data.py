@@ -1,0 +1,137 @@
+"""Prepare a recipe: clean, split and tokenise its text, and say what came out.
+
+    python scripts/prepare_data.py recipe=embedded vocab_size=4096 block_tokens=1024
+
+Settings, as key=value:
+    recipe        a name in data_recipes/, or the path of a YAML file (embedded)
+    path          file or folder of your own text, for recipe=text
+    data_dir      where prepared data lie (data)
+    vocab_size    ids of the tokenizer, at most (4096)
+    block_tokens  length of the blocks that are shuffled, a multiple of every seq_len (1024)
+    seed          of the split and of the order of documents (0)
+    workers       processes (the cores)
+    ngrams        true: also count the n-gram baselines (false)
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from plm.errors import ConfigError, PlmError
+
+DEFAULTS: dict[str, Any] = {
+    "recipe": "embedded",
+    "path": None,
+    "data_dir": "data",
+    "vocab_size": 4096,
+    "block_tokens": 1024,
+    "seed": 0,
+    "workers": None,
+    "ngrams": False,
+}
+_NUMBERS = ("vocab_size", "block_tokens", "seed", "workers")
+
+
+def settings(arguments: list[str]) -> dict[str, Any]:
+    """The defaults, with the key=value arguments over them.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong kind.
+    """
+    from difflib import get_close_matches
+
+    chosen = dict(DEFAULTS)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in DEFAULTS:
+            near = get_close_matches(key, DEFAULTS, n=1)
+            hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(DEFAULTS)}"
+            raise ConfigError(f"unknown setting {argument!r}; {hint}")
+        if key in _NUMBERS:
+            try:
+                chosen[key] = int(value.replace("_", ""))
+            except ValueError as error:
+                raise ConfigError(f"{key}={value} is not a whole number") from error
+        elif key == "ngrams":
+            if value.lower() not in ("true", "false"):
+                raise ConfigError(f"ngrams={value} must be true or false")
+            chosen[key] = value.lower() == "true"
+        else:
+            chosen[key] = value
+    return chosen
+
+
+def show(what: str, done: int, total: int | None) -> None:
+    """One line that is written over, on a terminal only."""
+    if sys.stderr.isatty():
+        share = f" {100 * done // max(1, total)} %" if total else f" {done}" if done else ""
+        print(f"\r\033[K{what}{share}", end="", file=sys.stderr, flush=True)
+
+
+def table(prepared: Any) -> str:
+    """What came out, as text."""
+    data = prepared.manifest
+    head = ("source", "split", "documents", "tokens", "MB", "bytes/token", "leak")
+    rows = [head]
+    for name, source in data["sources"].items():
+        for split in ("train", "val"):
+            part = source[split]
+            rows.append(
+                (
+                    name,
+                    split,
+                    f"{part['documents']:,}",
+                    f"{part['tokens']:,}",
+                    f"{part['bytes'] / 1e6:.2f}",
+                    f"{part['bytes'] / part['tokens']:.2f}",
+                    f"{100 * source['leak']['share']:.2f} %" if split == "val" else "",
+                )
+            )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines.append("")
+    lines.append(f"folder       {prepared.folder}")
+    lines.append(f"fingerprint  {prepared.fingerprint}")
+    lines.append(f"tokenizer    {data['tokenizer_size']} ids of {data['vocab_size']}")
+    lines.append("seconds      " + ", ".join(f"{k} {v}" for k, v in data["seconds"].items()))
+    if not prepared.comparable:
+        lines.append("not comparable: " + "; ".join(data["not_comparable_because"]))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, or 2 for what the user can put right."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(__doc__)
+        return 0
+    try:
+        chosen = settings(arguments)
+        from plm.data.prepare import prepare
+        from plm.data.recipe import load_recipe
+
+        prepared = prepare(
+            load_recipe(chosen["recipe"]),
+            data_dir=Path(chosen["data_dir"]),
+            vocab_size=chosen["vocab_size"],
+            block_tokens=chosen["block_tokens"],
+            seed=chosen["seed"],
+            workers=chosen["workers"],
+            path=chosen["path"],
+            progress=show,
+        )
+        show("", 0, None)
+        print(table(prepared))
+        if chosen["ngrams"]:
+            from plm.analysis.ngram import ngram_baselines
+
+            for name, losses in ngram_baselines(prepared).items():
+                print(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in losses.items()))
+    except PlmError as error:
+        show("", 0, None)
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
