@@ -14,26 +14,34 @@ os.environ.setdefault("HYDRA_FULL_ERROR", "1")
 
 import hydra
 
-from plm.config import explain, register_resolvers
+from plm.config import register_resolvers
 from plm.errors import PlmError
+from plm.explain import explain
 
 register_resolvers()
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def compose(config: Any) -> float | None:
+def compose(config: Any) -> float:
     """Run one composed configuration; in a sweep a failure is raised, never an exit."""
     from hydra.core.hydra_config import HydraConfig
 
     from plm import app
 
     in_sweep = HydraConfig.get().mode.name == "MULTIRUN"
-    code = app.start(config, in_sweep)
+    try:
+        code, loss = app.start(config, in_sweep)
+    except PlmError as error:
+        if in_sweep:
+            raise
+        # Raised through Hydra, it would come with a second line.
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
     if not in_sweep:
         sys.exit(code)
     if code:
-        raise PlmError(f"the job ended with exit code {code}")
-    return app.objective(app.RunFolder.choose(app.settle(config)))
+        raise PlmError(f"a job of the sweep ended with exit code {code}")
+    return loss
 
 
 def main() -> int:
@@ -48,8 +56,11 @@ def main() -> int:
     except PlmError as error:
         print(error, file=sys.stderr)
         code = 1 if multirun else error.exit_code
+    except PermissionError as error:
+        print(f"runs_dir: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
+        code = 2
     except Exception as error:
-        line = explain(error)
+        line = explain(error, Path(__file__).parent / "configs")
         if line is None:
             raise
         print(line, file=sys.stderr)

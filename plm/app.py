@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from plm import launch
-from plm.config import check_targets, plain, trust
+from plm.config import build, check_targets, plain, trust
 from plm.errors import ConfigError, PlmError
 from plm.phases import Plan
 from plm.run import RunFolder
@@ -42,58 +42,88 @@ def settle(config: Any) -> dict[str, Any]:
             f"phases: seq_len={longest} passes model.max_position_embeddings="
             f"{settings['model']['max_position_embeddings']}"
         )
+    check_parts(settings)
     return settings
 
 
-def start(config: Any, in_sweep: bool = False) -> int:
+def check_parts(settings: dict[str, Any]) -> None:
+    """Build the parts without memory or data, so that shapes that cannot work end here.
+
+    Raises:
+        ConfigError: as the parts say.
+    """
+    import torch
+
+    from plm import handoff
+    from plm.optimizer.common import NamedParameter
+    from plm.precision import precision_of
+
+    plan = Plan.read(settings["phases"])
+    with torch.device("meta"):
+        build(settings["model"])
+    build(settings["schedule"])(plan.segments())
+    for node in [settings["scaling"], *settings["losses"].values()]:
+        if node:
+            build(node)
+    some = NamedParameter("some.weight", torch.nn.Parameter(torch.zeros(2, 2)), "up")
+    build(settings["optimizer"])([some], lr=settings["peak_lr"])
+    precision_of(settings["precision"], settings["trainer"]["accelerator"])
+    handoff.find(settings["init_from"], settings["init"], "")
+
+
+def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
     """Run what the configuration composes.
 
     Args:
         config: as Hydra composed it.
         in_sweep: one job of several: it runs in a process of its own.
     Returns:
-        Exit code.
+        Exit code, and what a sweeper minimises.
     """
     settings = settle(config)
     if launch.external():
-        return _as_rank(settings)
+        return _as_rank(settings), 0.0
     folder = RunFolder.choose(settings)
-    folder.claim(settings)
-    try:
+    if folder.status().get("status") == "done":
+        folder.claim(settings)
+        print(f"{folder.path} is finished; its report: {folder.path / 'report.html'}")
+        code = 0
+    else:
+        prepare(settings)
+        folder.claim(settings)
         code = _run(settings, folder, in_sweep)
-    finally:
-        folder.release()
-    _note_job(settings, folder, code)
-    return code
+    folder.release()
+    _note_job(folder, code)
+    return code, objective(folder)
 
 
 def _run(settings: dict[str, Any], folder: RunFolder, in_sweep: bool) -> int:
-    if folder.status().get("status") == "done":
-        print(f"{folder.path} is finished; its report: {folder.path / 'report.html'}")
-        return 0
     ranks = int(settings["trainer"]["devices"])
-    prepare(settings, folder)
     if in_sweep or ranks > 1:
         code = launch.run_ranks(folder.path / "config.yaml", ranks)
         if code and folder.status().get("status") == "running":
             folder.set_status("failed", exit_code=code)
-        return code
-    from plm.worker import run
+    else:
+        from plm.worker import run
 
-    return run(settings, folder)
+        code = run(settings, folder)
+    if code == ConfigError.exit_code:
+        folder.discard()
+    return code
 
 
-def prepare(settings: dict[str, Any], folder: RunFolder) -> None:
-    """Prepare the data if that has not been done, with progress and a word before."""
+def prepare(settings: dict[str, Any]) -> None:
+    """Prepare the data if that has not been done, with progress and a word before.
+
+    Raises:
+        DataError: a source that cannot be used.
+    """
     from plm.callbacks.progress import DataProgress
     from plm.data.open import open_data
 
     shown = DataProgress()
     try:
         open_data(settings["data"], progress=shown)
-    except PlmError as error:
-        folder.set_status("failed", error=str(error), exit_code=error.exit_code)
-        raise
     finally:
         shown.close()
 
@@ -110,8 +140,8 @@ def _as_rank(settings: dict[str, Any]) -> int:
     folder = RunFolder.choose(settings)
     if rank == 0:
         try:
+            prepare(settings)
             folder.claim(settings)
-            prepare(settings, folder)
             done = folder.status().get("status") == "done"
             said = ["done" if done else "go", str(folder.path)]
         except PlmError as error:
@@ -127,7 +157,7 @@ def _as_rank(settings: dict[str, Any]) -> int:
     return run(settings, RunFolder(Path(str(said[1]))) if rank else folder)
 
 
-def _note_job(settings: dict[str, Any], folder: RunFolder, code: int) -> None:
+def _note_job(folder: RunFolder, code: int) -> None:
     """Add a finished job to the sweep's table."""
     path = os.environ.get(SWEEP_FILE)
     if not path:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self._lock: Any = None
+        self.is_new = False
 
     @classmethod
     def choose(cls, settings: Mapping[str, Any]) -> "RunFolder":
@@ -118,6 +120,7 @@ class RunFolder:
         self._lock.write(str(os.getpid()))
         self._lock.flush()
         frozen = self.frozen()
+        self.is_new = frozen is None
         if frozen is not None:
             found = differences(identity(frozen), identity(settings))
             if found:
@@ -126,6 +129,15 @@ class RunFolder:
                     "give another name=…, or resume=never for a new folder"
                 )
         checkpoint.write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(dict(settings)))
+
+    def discard(self) -> None:
+        """Remove the folder of a run that a mistake ended before it saved anything."""
+        if self.is_new and not any(self.checkpoints.glob("tokens-*")):
+            for handler in list(log.handlers):
+                if isinstance(handler, logging.FileHandler):
+                    log.removeHandler(handler)
+                    handler.close()
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def _owner(self) -> str:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from plm.config import trust
-from plm.errors import PlmError
+from plm.errors import ConfigError, PlmError
 from plm.run import RunFolder, setup_logging
 
 log = logging.getLogger("plm")
@@ -33,6 +33,9 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
     except SystemExit as error:
         return int(error.code or 0)
     except BaseException as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            short = "this model or batch does not fit the memory; lower scale or micro_batch_size"
+            return _end(folder, rank, ConfigError(short), ConfigError.exit_code)
         log.error(traceback.format_exc())
         return _end(folder, rank, error, 1)
     return 0

@@ -144,7 +144,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             reason = "the disk is full (or your quota is used up); free some space and run again"
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             reason = "no permission to write there; choose another folder"
-        elif error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        elif error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR):
             reason = f"{error.strerror}; choose another folder"
         else:
             raise

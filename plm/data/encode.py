@@ -6,7 +6,6 @@ from concurrent.futures import Executor
 from functools import lru_cache
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import numpy as np
 
@@ -133,18 +132,18 @@ def _safe_cut(data: bytes, position: int, stop: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: str, modified: int) -> Any:
-    return bpe.load(path)
+def _encoder(path: str, modified: int) -> bpe.Encoder:
+    return bpe.Encoder(bpe.load(path))
 
 
 def _encode(task: tuple) -> tuple[bytes, list[tuple[int, bool]], int]:
     path, segments, tokenizer_path, dtype = task
-    tokenizer = _tokenizer(tokenizer_path, os.stat(tokenizer_path).st_mtime_ns)
+    encoder = _encoder(tokenizer_path, os.stat(tokenizer_path).st_mtime_ns)
     with opened(path) as data:
         texts = [data[start : start + length].decode() for start, length, _ in segments]
-    end = np.array([tokenizer.token_to_id(bpe.END_OF_TEXT)], dtype=np.int32)
+    end = np.array([encoder.tokenizer.token_to_id(bpe.END_OF_TEXT)], dtype=np.int32)
     parts, lengths = [], []
-    for ids, (_, _, ends) in zip(bpe.encode_batch(tokenizer, texts), segments, strict=True):
+    for ids, (_, _, ends) in zip(encoder.encode_batch(texts), segments, strict=True):
         parts.append(ids)
         if ends:
             parts.append(end)

@@ -135,7 +135,7 @@ def _key(
         "vocab_size": vocab_size,
         "block_tokens": block_tokens,
         "seed": seed,
-        "path": [str(Path(path).expanduser().resolve()), files] if path is not None else None,
+        "files": files,
     }
 
 

@@ -8,7 +8,9 @@ No normaliser: GGUF cannot carry one, and text has to come back byte for byte.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +31,8 @@ QWEN2_PATTERN = (
 """Qwen2's pre-tokeniser: contractions, words, digits one by one, punctuation, white space."""
 
 _ALPHABET = 256
+_MOST_WORDS = 500_000
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def train(texts: Iterable[str], *, vocab_size: int, special_tokens: list[str]) -> Tokenizer:
@@ -118,6 +122,42 @@ def encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     finally:
         tokenizer.encode_special_tokens = before
     return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+class Encoder:
+    """Fast twin of `encode_batch` for tokenizers that `train` made, with the same result.
+
+    The library's regular expressions take most of its time, and a text has few different words:
+    plain ASCII is split by the `regex` package, and each word is encoded once. Other text goes the
+    library's way, since the two may know different versions of Unicode.
+
+    Args:
+        tokenizer: made by `train`: its pre-tokeniser is QWEN2_PATTERN.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        import regex
+
+        self.tokenizer = tokenizer
+        self._split = regex.compile(QWEN2_PATTERN).findall
+        self._ids: dict[str, list[int]] = {}
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """Ids of each text, int32."""
+        hard = [i for i, text in enumerate(texts) if not text.isascii() or _CONTROL.search(text)]
+        slow = encode_batch(self.tokenizer, [texts[i] for i in hard])
+        results = dict(zip(hard, slow, strict=True))
+        return [results[i] if i in results else self._plain(t) for i, t in enumerate(texts)]
+
+    def _plain(self, text: str) -> np.ndarray:
+        words = self._split(text)
+        if len(self._ids) > _MOST_WORDS:
+            self._ids.clear()
+        fresh = [word for word in dict.fromkeys(words) if word not in self._ids]
+        for word, ids in zip(fresh, encode_batch(self.tokenizer, fresh), strict=True):
+            self._ids[word] = ids.tolist()
+        found = chain.from_iterable(map(self._ids.__getitem__, words))
+        return np.fromiter(found, dtype=np.int32)
 
 
 def sample(sizes: dict[str, int], weights: dict[str, float], budget: int) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What the parts of a model share."""
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class Tap(nn.Identity):
@@ -8,9 +8,8 @@ class Tap(nn.Identity):
 
 
 def flops(module: nn.Module, seq_len: int) -> float:
-    """Forward FLOPs a token of a part: what it answers itself, else 2 a weight of a projection."""
+    """Forward FLOPs a token of a part: what it answers itself, else 2 a weight of its matrices."""
     own = getattr(module, "flops_per_token", None)
     if own is not None:
         return float(own(seq_len))
-    weight = getattr(module, "weight", None)
-    return 2.0 * weight.numel() if isinstance(weight, Tensor) and weight.dim() == 2 else 0.0
+    return 2.0 * sum(weight.numel() for weight in module.parameters() if weight.dim() == 2)

@@ -19,8 +19,10 @@ class Context:
         causal: False lets a token see what follows it.
         tokens_seen: tokens of the run before this batch.
         rope_theta: base of the rotary angles that the phase asks for; None: the model's own.
+        wide: dtype of tables computed here, at least fp32: fp64 in a model in fp64.
         kernels: "auto", or "reference" for plain, twice differentiable torch with every tap.
         extras: what the batch's source added, by name.
+        taps: outputs of the named parts that a regularizer reads, by module name.
         losses: what the parts added with add_loss, by "<module path>.<name>".
         path: module path of the part that runs, kept by the block.
         shared: tables that parts compute once a forward (masks, rotary angles), by key.
@@ -32,8 +34,10 @@ class Context:
     causal: bool = True
     tokens_seen: int = 0
     rope_theta: float | None = None
+    wide: torch.dtype = torch.float32
     kernels: str = "auto"
     extras: dict[str, Tensor] = field(default_factory=dict)
+    taps: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, LossSum] = field(default_factory=dict)
     path: str = ""
     shared: dict[object, object] = field(default_factory=dict)
@@ -60,21 +64,22 @@ class Context:
         self.losses[f"{self.path}.{name}"] = loss
 
     def rotary(self, dim: int, theta: float) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each [B, T, dim / 2] in fp32, of the rotary angles at `positions`."""
+        """Cosine and sine, each [B, T, dim / 2] in `wide`, of the rotary angles at `positions`."""
         theta = self.rope_theta or theta
-        key = ("rotary", dim, theta)
+        key = ("rotary", dim, theta, self.wide)
         if key not in self.shared:
             # fp64: in fp32 the angle of position 100,000 is already off by 1e-3.
             exponent = torch.arange(0, dim, 2, device=self.positions.device, dtype=torch.float64)
             angle = self.positions[..., None].double() * theta ** (-exponent / dim)
-            self.shared[key] = (angle.cos().float(), angle.sin().float())
+            self.shared[key] = (angle.cos().to(self.wide), angle.sin().to(self.wide))
         return self.shared[key]  # type: ignore[return-value]
 
     def attention_mask(self) -> Tensor | None:
         """[B, 1, T, T] bool, True where a query may see a key; None: plain causal, or no mask."""
         if self.doc_ids is None:
             return None
-        if "mask" not in self.shared:
+        key = ("mask", self.causal)
+        if key not in self.shared:
             mask = self.doc_ids[:, :, None] == self.doc_ids[:, None, :]
-            self.shared["mask"] = (mask.tril() if self.causal else mask)[:, None]
-        return self.shared["mask"]  # type: ignore[return-value]
+            self.shared[key] = (mask.tril() if self.causal else mask)[:, None]
+        return self.shared[key]  # type: ignore[return-value]

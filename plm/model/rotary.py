@@ -12,7 +12,7 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
 
     Args:
         x: [B, T, H, R] or [B, T, R], R even.
-        rotary: cosine and sine, each [B, T, R / 2], fp32.
+        rotary: cosine and sine, each [B, T, R / 2], fp32 or fp64.
     Returns:
         Same shape and dtype as x; computed in fp32, in fp64 for fp64.
     """

@@ -11,8 +11,10 @@ from torch.utils.checkpoint import checkpoint
 
 from plm.batch import LossSum
 from plm.errors import ConfigError
+from plm.kernels import pick
 from plm.model.common import Tap, flops
 from plm.model.context import Context
+from plm.model.taps import reading
 
 Loss = Callable[..., LossSum]
 
@@ -85,12 +87,10 @@ class Transformer(nn.Module):
         for name, value in sizes.items():
             if value < 1:
                 raise ConfigError(f"model.{name}={value} must be at least 1")
-        if kernels not in ("auto", "reference"):
-            raise ConfigError(f"kernels={kernels} is not auto or reference")
         self.vocab_size, self.hidden_size = vocab_size, hidden_size
         self.max_position_embeddings = max_position_embeddings
         self.initializer_range, self.depth_scaled_init = initializer_range, depth_scaled_init
-        self.checkpoint_activations, self.kernels = checkpoint_activations, kernels
+        self.checkpoint_activations = checkpoint_activations
 
         def projection(in_features: int, out_features: int, role: str) -> nn.Module:
             module = linear(in_features, out_features, role)
@@ -116,14 +116,32 @@ class Transformer(nn.Module):
                 for name, head in (heads or {}).items()
             }
         )
+        self.use_kernels(kernels)
+
+    def use_kernels(self, kernels: str) -> None:
+        """Switch the whole model to "auto" or "reference".
+
+        Raises:
+            ConfigError: another name.
+        """
+        pick(kernels)
+        for module in self.modules():
+            if module is self or hasattr(module, "kernels"):
+                module.kernels = kernels
+
+        # A norm is called without a context: it is told once.
+        for module in self.modules():
+            if hasattr(module, "kernels"):
+                module.kernels = kernels
 
     def init_weights(self, seed: int) -> None:
         """Draw every weight from a generator of (seed, its name): layout and ranks don't matter.
 
-        A part with parameters of its own takes part by a method `init_weights(generator, std)`.
+        A part with parameters of its own takes part by a method `init_weights(generator, std)`,
+        called after those of what it holds.
         """
         depth_factor = (2 * len(self.layers)) ** -0.5 if self.depth_scaled_init else 1.0
-        for name, module in self.named_modules():
+        for name, module in reversed(list(self.named_modules())):
             generator = torch.Generator().manual_seed(_seed_of(seed, name))
             role = getattr(module, "role", "")
             std = self.initializer_range * (depth_factor if role in ("o", "down") else 1.0)
@@ -153,21 +171,15 @@ class Transformer(nn.Module):
             labels: [B, T] int64, already shifted: labels[t] is what position t predicts.
             losses: `(hidden, head_weight, labels) -> LossSum`, by name; called here, because a
                 tied and sharded head is whole only inside the root's forward.
-            regularizers: `(context, tokens_seen) -> LossSum`, by name, over what their hooks on
-                named parts left in the context.
+            regularizers: `(context, tokens_seen) -> LossSum`, by name. One's `reads`, patterns of
+                module names, says whose outputs it finds in `context.taps`.
         Raises:
-            ConfigError: documents are to be isolated and a mixer cannot do so.
+            ConfigError: documents are to be isolated and a mixer cannot do so, or a regularizer
+                reads what does not run.
         """
-        context.kernels = self.kernels
         hidden = self.embed_tokens(tokens) if inputs_embeds is None else inputs_embeds
-        hidden = self.embedded(hidden)
-        for layer in self.layers:
-            self._prepare(layer, context)
-            if self.checkpoint_activations and self.training:
-                hidden = checkpoint(layer, hidden, context, use_reentrant=False)
-            else:
-                hidden = layer(hidden, context)
-        hidden = self.norm(hidden)
+        with reading(self, regularizers or {}, context):
+            hidden = self._run(hidden, context)
         head_weight = self.embed_tokens.head_weight
         if labels is None:
             return Output(hidden, dict(context.losses), F.linear(hidden, head_weight))
@@ -181,9 +193,24 @@ class Transformer(nn.Module):
             found[f"regularizers.{name}"] = regularizer(context, context.tokens_seen)
         return Output(hidden, {**found, **context.losses})
 
+    def _run(self, hidden: Tensor, context: Context) -> Tensor:
+        hidden = self._enter(hidden, context)
+        for layer in self.layers:
+            self._prepare(layer, context)
+            if self.checkpoint_activations and self.training:
+                hidden = checkpoint(layer, hidden, context, use_reentrant=False)
+            else:
+                hidden = layer(hidden, context)
+        return self.norm(hidden)
+
+    def _enter(self, hidden: Tensor, context: Context) -> Tensor:
+        context.kernels = self.kernels
+        context.wide = torch.promote_types(hidden.dtype, torch.float32)
+        return self.embedded(hidden)
+
     def _prepare(self, layer: nn.Module, context: Context) -> None:
-        mixer = getattr(layer, "self_attn", None)
-        if context.doc_ids is not None and not getattr(mixer, "isolates_documents", True):
+        mixer = getattr(layer, "self_attn", layer)
+        if context.doc_ids is not None and not getattr(mixer, "isolates_documents", False):
             raise ConfigError(
                 f"model.attention={type(mixer).__name__} cannot keep the documents of a window "
                 "apart; set isolate_documents=false in every phase"
@@ -202,8 +229,7 @@ class Transformer(nn.Module):
 
     def step(self, tokens: Tensor, states: list[object], context: Context) -> Tensor:
         """Take T new positions: [B, T] int64 -> logits of the last one, [B, V]."""
-        context.kernels = self.kernels
-        hidden = self.embed_tokens(tokens)
+        hidden = self._enter(self.embed_tokens(tokens), context)
         for layer, state in zip(self.layers, states, strict=True):
             hidden = layer.step(hidden, state, context)
         return F.linear(self.norm(hidden[:, -1]), self.embed_tokens.head_weight)
@@ -230,9 +256,7 @@ class Transformer(nn.Module):
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, head included, attention causal."""
         head = 2.0 * self.vocab_size * self.hidden_size
-        return head + sum(
-            flops(part, seq_len) for part in [*self.layers, *self.heads.values()]
-        )
+        return head + sum(flops(part, seq_len) for part in [*self.layers, *self.heads.values()])
 
     def state_bytes(self, seq_len: int, element_bytes: int = 2, expanded: bool = False) -> int:
         """Bytes of one row's decoding state over all layers, at seq_len positions."""
@@ -243,7 +267,9 @@ class Transformer(nn.Module):
     def parameters_of(self, *, embedding: bool = True) -> int:
         """Number of parameters, with or without the embedding and the head."""
         total = sum(parameter.numel() for parameter in self.parameters())
-        return total if embedding else total - sum(p.numel() for p in self.embed_tokens.parameters())
+        return (
+            total if embedding else total - sum(p.numel() for p in self.embed_tokens.parameters())
+        )
 
 
 def _seed_of(seed: int, name: str) -> int:

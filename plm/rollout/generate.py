@@ -44,9 +44,15 @@ def generate(
     Returns:
         [B, N] int64, N at most max_new_tokens.
     Raises:
-        ConfigError: prompt and new tokens together pass the model's context.
+        ConfigError: prompt and new tokens together pass the model's context, the prompt is empty,
+            or a setting is out of its range.
     """
-    batch, length = prompts.shape
+    length = prompts.shape[1]
+    if length < 1:
+        raise ConfigError("a prompt is empty; give it at least one token")
+    for name, value in {"max_new_tokens": max_new_tokens, "temperature": temperature}.items():
+        if value < 0:
+            raise ConfigError(f"{name}={value} is negative; it goes from 0 up")
     longest = model.max_position_embeddings
     if length + max_new_tokens > longest:
         raise ConfigError(
@@ -55,9 +61,26 @@ def generate(
         )
     training = model.training
     model.eval()
-    device = prompts.device
+    try:
+        found = _draw(model, prompts, max_new_tokens, temperature, top_k, seed, stop)
+    finally:
+        model.train(training)
+    return torch.stack(found, dim=1) if found else prompts[:, :0]
+
+
+def _draw(
+    model: nn.Module,
+    prompts: Tensor,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    seed: int,
+    stop: int | None,
+) -> list[Tensor]:
+    """New tokens, [B] each, in the order they were drawn."""
+    (batch, length), device = prompts.shape, prompts.device
     generator = torch.Generator(device=device).manual_seed(seed)
-    dtype = model.embed_tokens.weight.dtype
+    dtype = model.embed_tokens.head_weight.dtype
     states = model.init_state(batch, length + max_new_tokens, device, dtype)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     tokens, start, found = prompts, 0, []
@@ -73,5 +96,4 @@ def generate(
         if stop is not None and bool(ended.all()):
             break
         tokens = new[:, None]
-    model.train(training)
-    return torch.stack(found, dim=1)
+    return found

@@ -88,13 +88,14 @@ class Stage(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over all parameters that learn, each named with its role."""
         self.placement = placement(self)
-        needs_whole = getattr(self.make_optimizer, "needs_whole_matrices", False)
+        optimizer = self.make_optimizer(self.named(), lr=self.peak_lr)
+        needs_whole = getattr(optimizer, "needs_whole_matrices", False)
         if needs_whole and not self.placement.whole_matrices:
             raise ConfigError(
                 "optimizer=muon needs whole matrices, which DeepSpeed's flat shards are not; "
                 "use trainer=ddp or trainer=fsdp, or optimizer=adamw"
             )
-        return self.make_optimizer(self.named(), lr=self.peak_lr)
+        return optimizer
 
     def named(self) -> list[NamedParameter]:
         """Every parameter with its name and role."""

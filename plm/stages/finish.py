@@ -84,7 +84,7 @@ def draw(job: Any) -> list[dict[str, Any]]:
     tokenizer = load_tokenizer(job.prepared.tokenizer_path)
     end = tokenizer.token_to_id("<|endoftext|>")
     found = []
-    for name in job.order.names:
+    for index, name in enumerate(job.order.names):
         stream = job.prepared.sources[name]["val"]
         starts = stream.doc_starts
         sizes = np.diff(starts)
@@ -99,7 +99,7 @@ def draw(job: Any) -> list[dict[str, Any]]:
             chosen["new_tokens"],
             temperature=chosen["temperature"],
             top_k=chosen["top_k"],
-            seed=job.settings["seed"],
+            seed=job.settings["seed"] + index,
             stop=end,
         )
         for prompt, row in zip(prompts.tolist(), new.tolist(), strict=True):

@@ -16,35 +16,15 @@ from plm.callbacks.recorder import Recorder
 from plm.callbacks.validation import Validation, row
 from plm.config import build
 from plm.data.loader import Batches
-from plm.errors import ConfigError, GuardStop
+from plm.errors import GuardStop
 from plm.metrics import MetricsTable, peak_flops
+from plm.precision import precision_of
 from plm.run import RunFolder
 from plm.stages.finish import finish
 from plm.stages.job import Job, conditions
 from plm.stages.summary import show
 
 log = logging.getLogger("plm")
-
-
-def precision_of(choice: str, accelerator: str) -> str:
-    """Lightning's name of a precision choice.
-
-    Raises:
-        ConfigError: the hardware has no instructions for it.
-    """
-    cpu = accelerator == "cpu" or not torch.cuda.is_available()
-    if choice == "auto":
-        if cpu:
-            return "32-true"
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(False) else "16-mixed"
-    names = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
-    if choice not in names:
-        raise ConfigError(f"precision={choice} is not auto, fp32, bf16 or fp16")
-    if cpu and choice == "bf16" and not torch.cpu._is_avx512_bf16_supported():
-        raise ConfigError("precision=bf16: this CPU has no bf16 instructions; use precision=fp32")
-    if cpu and choice == "fp16":
-        raise ConfigError("precision=fp16 needs a GPU; use precision=fp32")
-    return names[choice]
 
 
 def _trainer(job: Job, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:

@@ -6,6 +6,7 @@ lies in the environment changes nothing.
 
 import ast
 import csv
+import email
 import inspect
 import os
 import re
@@ -23,7 +24,9 @@ PYTHON = "python"
 
 _SKIP = re.compile(
     r"(^|/)(tests?|testing|_?vendor(ed)?|_vendor|externals|third_party|thirdparty|_generated"
-    r"|generated|__pycache__|test_[^/]*|[^/]*_tests?\.py|conftest\.py|_?version\.py)(/|$)"
+    r"|generated|__pycache__|test_[^/]*|[^/]*_tests?\.py|conftest\.py"
+    # Written by the build, with the names of its machine and compilers.
+    r"|_*(generated_)?version[^/]*\.py|__config__\.py|_?build_config\.py)(/|$)"
 )
 # Left out by some builds, or written by the build itself.
 _STDLIB_SKIP = re.compile(
@@ -31,6 +34,7 @@ _STDLIB_SKIP = re.compile(
     r"|dist-packages|lib-dynload|config-[^/]*|_sysconfigdata[^/]*|sysconfig\.py|site\.py"
     r"|sitecustomize\.py|_distutils_system_mod\.py|__phello__[^/]*|ctypes/macholib)(/|$)"
 )
+_MANUAL = {"LICENSE.txt": "readme", "pydoc_data/topics.py": "topics"}
 _README = re.compile(
     r"(^|/)((readme|changes|changelog|history|news|contributing|authors|security)[^/]*"
     r"\.(md|rst|txt)|[^/]*\.(md|rst))$",
@@ -76,7 +80,9 @@ def prose(
 
     Args:
         docstrings: distributions whose modules' docstrings are taken, one document a module.
-        readmes: distributions whose readmes, change logs and licences are taken.
+        readmes: distributions whose readmes, change logs and licences are taken; licences only
+            where the wheel is pure Python, since others append those of bundled libraries, which
+            differ between systems.
         only: for a distribution, the folders or files to take docstrings from.
         max_file_bytes: longer files are left out.
         least_docstring: characters below which a docstring is left out.
@@ -117,6 +123,9 @@ def _collect(
             found = [f for f in found if any(_under(f.name, root) for root in roots)]
         if not found and kinds != ("readme",):
             missing.append(name)
+        if name == PYTHON and "readme" in kinds:
+            there = {item.name for item in found}
+            missing += [f"{PYTHON}/{file}" for file in _MANUAL if f"{PYTHON}/{file}" not in there]
         items += sorted(found, key=lambda item: item.name)
     return items, {"licences": licences, "missing": missing}
 
@@ -141,10 +150,11 @@ def _distribution(
 ) -> list[_File]:
     # Distribution.files makes an object of each of torch's thousands of lines: seconds in all.
     record = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    pure = "Root-Is-Purelib: true" in (distribution.read_text("WHEEL") or "")
     found = []
     for name in (row[0] for row in record if row and not row[0].startswith("..")):
         kind = _kind(name, kinds)
-        if kind is not None:
+        if kind is not None and (pure or not _LICENCE.search(name)):
             path = str(distribution.locate_file(name))
             if os.path.isfile(path):
                 shown = f"{group}/README" if kind == "metadata" else name
@@ -166,10 +176,9 @@ def _kind(name: str, kinds: tuple[str, ...]) -> str | None:
 def _stdlib(kinds: tuple[str, ...]) -> list[_File]:
     root = Path(sysconfig.get_paths()["stdlib"])
     if "readme" in kinds:
-        files = [("LICENSE.txt", "readme"), ("pydoc_data/topics.py", "topics")]
         return [
             _File(str(root / name), f"{PYTHON}/{name}", PYTHON, (root / name).stat().st_size, kind)
-            for name, kind in files
+            for name, kind in _MANUAL.items()
             if (root / name).is_file()
         ]
     found = []
@@ -204,9 +213,8 @@ def _read(
     if item.kind in ("code", "readme"):
         yield Document(text, item.name, item.group)
     elif item.kind == "metadata":
-        # The long description follows the headers after an empty line.
-        body = text.replace("\r\n", "\n").partition("\n\n")[2]
-        yield Document(body, item.name, item.group)
+        body = email.message_from_string(text.replace("\r\n", "\n")).get_payload()
+        yield Document(str(body), item.name, item.group)
     elif item.kind == "topics":
         yield from _topics(text, item)
     else:

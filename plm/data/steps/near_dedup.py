@@ -34,7 +34,9 @@ def near_dedup(
         threshold: estimated Jaccard similarity of the sets of n-grams.
         ngram: words in a shingle.
         permutations: length of a signature.
-        bands: of the index that proposes candidates; divides permutations.
+        bands: of the index that proposes candidates; divides permutations. A pair at similarity s
+            is proposed with probability 1 - (1 - s^(permutations / bands))^bands: more bands for a
+            lower threshold.
     Raises:
         ConfigError: bands does not divide permutations, or threshold is not in (0, 1].
 

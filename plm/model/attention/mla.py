@@ -132,7 +132,9 @@ class MLA(nn.Module):
         q_nope, q_rope = self._queries(hidden, context)
         mask = step_mask(start, new, total, hidden.device)
         settings = {"scale": self.scale, "context": context, "mask": mask, "causal": False}
-        if new == 1 and isinstance(self.kv_b_proj, nn.Linear):
+        # Only there: it goes round kv_b's forward, the chosen matmul, and what the taps promise.
+        plain = type(self.kv_b_proj) is nn.Linear and self.attend.plain
+        if new == 1 and plain and context.kernels == "auto":
             out = self._absorbed(q_nope, q_rope, latent, k_rope, settings)
         else:
             k, v = self._expand(latent, k_rope)

@@ -36,23 +36,24 @@ class PreNorm(nn.Module):
         self.self_attn = attention()
         self.post_attention_layernorm = norm(hidden_size)
         self.mlp = mlp()
-        self.residual_mid, self.residual = Tap(), Tap()
+        self.mixed, self.residual_mid, self.residual = Tap(), Tap(), Tap()
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
         context.path = f"{self.path}.self_attn"
-        hidden = self.residual_mid(hidden + self.self_attn(self.input_layernorm(hidden), context))
-        return self._feed_forward(hidden, context)
+        mixed = self.self_attn(self.input_layernorm(hidden), context)
+        return self._feed_forward(hidden, mixed, context)
 
-    def _feed_forward(self, hidden: Tensor, context: Context) -> Tensor:
+    def _feed_forward(self, hidden: Tensor, mixed: Tensor, context: Context) -> Tensor:
+        hidden = self.residual_mid(hidden + self.mixed(mixed))
         context.path = f"{self.path}.mlp"
         return self.residual(hidden + self.mlp(self.post_attention_layernorm(hidden), context))
 
     def step(self, hidden: Tensor, state: object, context: Context) -> Tensor:
         """T new positions, [B, T, D] -> [B, T, D]; `state` is the mixer's."""
         context.path = f"{self.path}.self_attn"
-        hidden = hidden + self.self_attn.step(self.input_layernorm(hidden), state, context)
-        return self._feed_forward(self.residual_mid(hidden), context)
+        mixed = self.self_attn.step(self.input_layernorm(hidden), state, context)
+        return self._feed_forward(hidden, mixed, context)
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len."""

@@ -44,5 +44,5 @@ class SwiGLU(nn.Module):
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""
-        parts = (self.gate_proj, self.up_proj, self.down_proj)
+        parts = (self.gate_proj, self.up_proj, self.activation, self.down_proj)
         return sum(flops(part, seq_len) for part in parts)

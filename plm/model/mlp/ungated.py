@@ -43,4 +43,5 @@ class Ungated(nn.Module):
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""
-        return flops(self.up_proj, seq_len) + flops(self.down_proj, seq_len)
+        parts = (self.up_proj, self.activation, self.down_proj)
+        return sum(flops(part, seq_len) for part in parts)

@@ -1,0 +1,85 @@
+"""Hydra's, OmegaConf's and YAML's errors as one line with the nearest names."""
+
+import re
+import sys
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+
+def explain(error: BaseException, configs: Path, name: str = "train") -> str | None:
+    """One line for an error of composition; None: it is not one.
+
+    Args:
+        error: what was raised.
+        configs: folder of the configuration.
+        name: of the root file there.
+    """
+    import yaml
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    known = (HydraException, OmegaConfBaseException, yaml.YAMLError)
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, known):
+        seen = seen.__cause__
+    if seen is None:
+        return None
+    text = " ".join(str(error).split())
+    missing = re.search(r"Could not find '([^']+)'", text)
+    if missing:
+        return _choice(missing.group(1), configs)
+    override = re.search(r"Could not override '([^']+)'", text)
+    if override:
+        # A mapping given as one value: the unknown key lies inside it.
+        inside = re.search(r"full_key: (\S+)", f"{error} {error.__cause__}")
+        key = inside.group(1) if inside else override.group(1)
+        return _key(key, configs, name)
+    given = getattr(seen, "override", None)
+    if isinstance(given, str):
+        return f"{given} on the command line cannot be read; the form is key=value"
+    if isinstance(seen, yaml.YAMLError):
+        return f"a configuration file is not YAML: {text}"
+    return re.sub(r" full_key: .*| See https?://.*", "", text)
+
+
+def _near(wanted: str, names: list[str]) -> str:
+    near = get_close_matches(wanted, names, 3, 0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"there are: {', '.join(sorted(names)) or 'none'}"
+
+
+def _choice(missing: str, configs: Path) -> str:
+    group, _, choice = missing.rpartition("/")
+    names = sorted(path.stem for path in (configs / group).glob("*.yaml"))
+    if not group or not names:
+        groups = [
+            str(path.relative_to(configs)) for path in configs.rglob("*") if path.is_dir()
+        ]
+        return f"{missing} is not a group of choices; {_near(group or choice, groups)}"
+    return f"{group}={choice} is not a choice; {_near(choice, names)}"
+
+
+def _key(key: str, configs: Path, name: str) -> str:
+    """The unknown key's neighbours, from the configuration composed without it."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import DictConfig, OmegaConf
+
+    words = [w for w in sys.argv[1:] if "=" in w and not w.startswith(("-", "~"))]
+    groups = [w for w in words if "." not in w.split("=")[0] and "," not in w]
+    try:
+        with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
+            node: Any = compose(name, overrides=[w for w in groups if key not in w])
+    except Exception as error:
+        return f"{key} is not a setting ({type(error).__name__} while looking for its neighbours)"
+    parts, known = key.split("."), []
+    for part in parts:
+        if not isinstance(node, DictConfig) or part not in node:
+            break
+        known.append(part)
+        node = OmegaConf.select(node, part, throw_on_missing=False)
+    names = [str(k) for k in node] if isinstance(node, DictConfig) else []
+    where = ".".join(known)
+    wrong = parts[len(known)] if len(known) < len(parts) else parts[-1]
+    return f"{key} is not a setting; in {where or 'the configuration'} {_near(wrong, names)}"

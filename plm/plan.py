@@ -1,0 +1,339 @@
+"""What a run would cost, before it is started: counts are exact, what is marked so is an estimate.
+
+Nothing is allocated: the model lies on torch's meta device or on fake tensors.
+"""
+
+import json
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from plm.config import build
+from plm.data.order import Quotas
+from plm.data.prepare import is_prepared
+from plm.data.prepared import MANIFEST
+from plm.data.recipe import load_recipe
+from plm.errors import ConfigError
+from plm.metrics import PEAK_FLOPS
+from plm.phases import Plan
+from plm.plan_memory import (
+    STRATEGIES,
+    Activations,
+    Sizes,
+    Step,
+    full_logits_bytes,
+    largest_rows,
+    states,
+    step_bytes,
+)
+from plm.plan_saved import optimizer_bytes, saved_bytes
+
+GPU_BYTES = {
+    "H200": 141e9,
+    "H100": 80e9,
+    "B200": 180e9,
+    "A100": 80e9,
+    "RTX 4090": 24e9,
+    "MI300X": 192e9,
+}
+"""Memory by the makers' data sheets, for the names in PEAK_FLOPS (an A100 also comes with half)."""
+
+PART_OF_ROLE = {
+    **dict.fromkeys(("q", "k", "v", "kv_a", "kv_b", "o"), "attention"),
+    **dict.fromkeys(("up", "down", "gate"), "feed_forward"),
+    "embedding": "embedding",
+    "head": "head",
+    "norm": "norm",
+}
+
+
+def gpu_name(asked: str) -> str:
+    """The name in the tables that a user means, whatever the case.
+
+    Raises:
+        ConfigError: it is not there; the nearest names.
+    """
+    plain = {name.lower().replace(" ", ""): name for name in GPU_BYTES}
+    key = asked.lower().replace(" ", "").replace("_", "")
+    if key in plain:
+        return plain[key]
+    near = [plain[match] for match in get_close_matches(key, plain, 3, 0.4)]
+    known = f"nearest: {', '.join(near)}" if near else f"known: {', '.join(GPU_BYTES)}"
+    raise ConfigError(f"gpu={asked} is not in the table of GPUs; {known}")
+
+
+def parameters(model: nn.Module) -> dict[str, Any]:
+    """Number of parameters: all, without embedding and head, and by part."""
+    roles, parts = model.roles(), {}
+    for name, parameter in model.named_parameters():
+        part = PART_OF_ROLE.get(roles.get(name, "other"), "other")
+        parts[part] = parts.get(part, 0) + parameter.numel()
+    return {
+        "total": model.parameters_of(),
+        "without_embedding": model.parameters_of(embedding=False),
+        "parts": parts,
+    }
+
+
+def flops(model: nn.Module, seq_len: int) -> dict[str, float]:
+    """FLOPs a token: counted part by part with causal attention, beside the rule 6N.
+
+    Args:
+        model: answers flops_per_token.
+        seq_len: T.
+    Returns:
+        forward; training, three times that; recomputed, four times: with activation checkpointing;
+        six_n, of all parameters; six_n_off, how far the rule is off, as a share of `training`.
+    """
+    forward = model.flops_per_token(seq_len)
+    rule = 6.0 * model.parameters_of()
+    return {
+        "seq_len": seq_len,
+        "forward": forward,
+        "training": 3 * forward,
+        "recomputed": 4 * forward,
+        "six_n": rule,
+        "six_n_off": rule / (3 * forward) - 1,
+    }
+
+
+def phase_rows(plan: Plan) -> list[dict[str, Any]]:
+    """Of each phase: tokens asked and realised, share of the run, steps, windows."""
+    return [
+        {
+            "name": planned.phase.name,
+            "asked": planned.phase.tokens,
+            "tokens": planned.tokens,
+            "share": planned.tokens / plan.total_tokens,
+            "steps": planned.steps,
+            "windows": planned.steps * planned.rows,
+            "windows_a_step": planned.rows,
+            "seq_len": planned.phase.seq_len,
+            "rate": f"{planned.phase.rate.shape} to {planned.phase.rate.to:g}",
+        }
+        for planned in plan.phases
+    ]
+
+
+def source_rows(plan: Plan, there: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Tokens that each phase reads of each source, as the order of data deals them out.
+
+    Args:
+        plan: the phases.
+        there: tokens that a source has, where that is known.
+    Returns:
+        One entry a phase and source; `epochs` of that phase and `epochs_so_far` are None where the
+        source's size is unknown.
+    """
+    found, read = [], dict.fromkeys(plan.sources(), 0)
+    for planned in plan.phases:
+        quotas = Quotas(planned.phase.mixture)
+        counts = quotas.counts(np.int64(planned.steps * planned.rows))
+        for name, count in zip(quotas.names, counts, strict=True):
+            tokens = int(count) * planned.phase.seq_len
+            read[name] += tokens
+            size = there.get(name)
+            found.append(
+                {
+                    "phase": planned.phase.name,
+                    "source": name,
+                    "tokens": tokens,
+                    "epochs": tokens / size if size else None,
+                    "epochs_so_far": read[name] / size if size else None,
+                }
+            )
+    return found
+
+
+def prepared_tokens(data: Mapping[str, Any]) -> dict[str, int]:
+    """Tokens of each source's train split, if these data have been prepared; else empty.
+
+    Args:
+        data: the node `data`.
+    """
+    folder = is_prepared(
+        load_recipe(data["recipe"]),
+        data_dir=Path(data["dir"]),
+        vocab_size=data["vocab_size"],
+        block_tokens=data["block_tokens"],
+        seed=data["seed"],
+        path=data["path"],
+    )
+    if folder is None:
+        return {}
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    return {name: entry["train"]["tokens"] for name, entry in manifest["sources"].items()}
+
+
+def state_sizes(model: nn.Module, optimizer: int) -> dict[str, int]:
+    """Bytes of checkpoints and of the decoding state.
+
+    Args:
+        model: answers state_bytes.
+        optimizer: bytes of the optimizer's state.
+    Returns:
+        checkpoint_weights in fp32, checkpoint_all with the optimizer, export_16_bit; kv_latent and
+        kv_expanded a token in 16 bits.
+    """
+    weights = 4 * model.parameters_of()
+    return {
+        "checkpoint_weights": weights,
+        "checkpoint_all": weights + optimizer,
+        "export_16_bit": weights // 2,
+        "kv_latent": model.state_bytes(1, 2),
+        "kv_expanded": model.state_bytes(1, 2, expanded=True),
+    }
+
+
+def run_time(
+    model: nn.Module, plan: Plan, *, peak: float, mfu: float, gpus: int, price: float | None
+) -> dict[str, float | None]:
+    """Hours and cost at a share of the peak.
+
+    Args:
+        model: answers flops_per_token.
+        plan: the phases.
+        peak: FLOP/s of one GPU.
+        mfu: share of it that the counted FLOPs reach, recomputation left out.
+        gpus: how many.
+        price: of one GPU-hour, in any currency; None: no cost.
+    """
+    total = sum(3 * model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
+    hours = total / (peak * mfu) / 3600
+    return {
+        "flops": total,
+        "gpu_hours": hours,
+        "hours": hours / gpus,
+        "tokens_per_s": plan.total_tokens / (hours / gpus * 3600),
+        "cost": None if price is None else hours * price,
+    }
+
+
+def precision_names(choice: str) -> tuple[str, str]:
+    """How activations are kept on a GPU under a precision: by torch's strategies, by DeepSpeed.
+
+    Raises:
+        ConfigError: another choice.
+    """
+    if choice == "fp32":
+        return "fp32", "fp32"
+    if choice in ("auto", "bf16", "fp16"):
+        return "mixed", "bf16"
+    raise ConfigError(f"precision={choice} is not auto, fp32, bf16 or fp16")
+
+
+def memory(settings: Mapping[str, Any], sizes: Sizes, *, gpu: str, gpus: int) -> dict[str, Any]:
+    """Peak memory of one GPU by part, for each strategy, with checkpointing and without.
+
+    Args:
+        settings: the composed configuration, plain.
+        sizes: of the model.
+        gpu: a name in GPU_BYTES.
+        gpus: how many fsdp and zero2 share out over.
+    """
+    plan, rows = Plan.read(settings["phases"]), settings["micro_batch_size"]
+    seq_len, model = plan.max_seq_len, settings["model"]
+    losses = {name: build(node) for name, node in settings["losses"].items() if node}
+    isolate = any(planned.phase.isolate_documents for planned in plan.phases)
+    by_torch, by_deepspeed = precision_names(settings["precision"])
+    kept = {}
+    for precision in {by_torch, by_deepspeed}:
+        shape = {"seq_len": seq_len, "isolate": isolate, "precision": precision, "gpu": True}
+        one, two = (saved_bytes(model, losses, rows=n, **shape) for n in (1, 2))
+        kept[precision] = Activations(one, two, precision)
+    found: list[dict[str, Any]] = []
+    for strategy in STRATEGIES:
+        precision = by_deepspeed if strategy == "zero2" else by_torch
+        fixed = states(sizes, strategy, gpus, precision)
+        for checkpointing in (False, True):
+            step = Step(rows, seq_len, checkpointing, True, settings["kernels"] == "reference")
+            parts = {**fixed, **step_bytes(sizes, kept[precision], step)}
+            most = largest_rows(
+                int(GPU_BYTES[gpu]), sum(fixed.values()), sizes, kept[precision], step
+            )
+            found.append(
+                {
+                    "strategy": strategy,
+                    "checkpoint_activations": checkpointing,
+                    "parts": parts,
+                    "total": sum(parts.values()),
+                    "fits": sum(parts.values()) <= GPU_BYTES[gpu],
+                    "largest_micro_batch": most,
+                }
+            )
+    return {
+        "precision": by_torch,
+        "micro_batch_size": rows,
+        "seq_len": seq_len,
+        "device_bytes": GPU_BYTES[gpu],
+        "logits_chunked": found[0]["parts"]["logits"],
+        "logits_full": full_logits_bytes(sizes, rows * seq_len),
+        "setups": found,
+    }
+
+
+def draw_up(
+    settings: Mapping[str, Any],
+    *,
+    gpu: str = "H100",
+    gpus: int = 1,
+    mfu: float = 0.4,
+    price: float | None = None,
+    there: Mapping[str, int] | None = None,
+) -> dict[str, Any]:
+    """The whole plan of a run.
+
+    Args:
+        settings: the composed configuration, plain.
+        gpu: name in the table, any case.
+        gpus: how many.
+        mfu: share of the peak to count with, in (0, 1].
+        price: of one GPU-hour.
+        there: tokens that a source has, where they are not prepared here.
+    Raises:
+        ConfigError: a setting that cannot work.
+    """
+    name = gpu_name(gpu)
+    if gpus < 1 or not 0 < mfu <= 1 or (price is not None and price < 0):
+        raise ConfigError(
+            f"gpus={gpus} mfu={mfu} price={price}: at least 1, in (0, 1], and 0 or more are needed"
+        )
+    plan = Plan.read(settings["phases"])
+    with torch.device("meta"):
+        model = build(settings["model"])
+    optimizer = optimizer_bytes(settings["model"], settings["optimizer"])
+    layers = [sum(p.numel() for p in layer.parameters()) for layer in model.layers]
+    total = model.parameters_of()
+    sizes = Sizes(
+        parameters=total,
+        root=total - sum(layers),
+        layer=max(layers),
+        vocab_size=model.vocab_size,
+        hidden_size=model.hidden_size,
+        optimizer=optimizer,
+    )
+    known = {**(there or {}), **prepared_tokens(settings["data"])}
+    lengths = sorted({planned.phase.seq_len for planned in plan.phases})
+    return {
+        "parameters": parameters(model),
+        "flops_per_token": [flops(model, seq_len) for seq_len in lengths],
+        "tokens": plan.total_tokens,
+        "steps": plan.total_steps,
+        "phases": phase_rows(plan),
+        "sources": source_rows(plan, known),
+        "memory": memory(settings, sizes, gpu=name, gpus=gpus),
+        "sizes": state_sizes(model, optimizer),
+        "time": {
+            "gpu": name,
+            "gpus": gpus,
+            "mfu": mfu,
+            "price": price,
+            "peak_flops": PEAK_FLOPS[name],
+            **run_time(model, plan, peak=PEAK_FLOPS[name], mfu=mfu, gpus=gpus, price=price),
+        },
+    }

@@ -1,0 +1,201 @@
+"""Memory of a training step by part, before anything is allocated: estimates in bytes.
+
+The peak is reached in the loss, when all activations are kept and a chunk of logits is at hand, or
+in the backward of a layer. The parts are added up as a step of several micro-batches has them: the
+gradients of the first are there while the second runs forward.
+"""
+
+from dataclasses import dataclass
+
+from plm.kernels.linear_cross_entropy import _default_chunk
+from plm.plan_saved import Saved
+
+STRATEGIES = ("single", "ddp", "fsdp", "zero2")
+
+ZERO_BUCKET_ELEMENTS = 500_000_000
+"""DeepSpeed's default `reduce_bucket_size`: gradients of a bucket wait there to be reduced."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the arithmetic needs of a model.
+
+    Attributes:
+        parameters: number of all weights.
+        root: of those outside the layers: embedding, final norm, heads.
+        layer: of the largest layer.
+        vocab_size: V.
+        hidden_size: D.
+        optimizer: bytes of the optimizer's state, on one device.
+    """
+
+    parameters: int
+    root: int
+    layer: int
+    vocab_size: int
+    hidden_size: int
+    optimizer: int
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What micro-batches of one and of two rows keep: the rest is a straight line.
+
+    Attributes:
+        one, two: counts at B = 1 and 2.
+        precision: fp32, mixed or bf16.
+    """
+
+    one: Saved
+    two: Saved
+    precision: str
+
+    def at(self, name: str, rows: int) -> int:
+        """inputs, loss, outside or largest at so many rows."""
+        one, two = getattr(self.one, name), getattr(self.two, name)
+        return one + (two - one) * (rows - 1)
+
+    def layers(self, rows: int) -> list[int]:
+        """Bytes of each layer at so many rows."""
+        both = zip(self.one.layers, self.two.layers, strict=True)
+        return [one + (two - one) * (rows - 1) for one, two in both]
+
+    def kept(self, rows: int, checkpointing: bool) -> int:
+        """Bytes kept for the backward, the loss's left out.
+
+        Args:
+            rows: B.
+            checkpointing: layers keep their inputs alone. One layer is made again at a time;
+                autocast's narrow copies of the weights stay whole until the forward ends.
+        """
+        layers = self.layers(rows)
+        if checkpointing:
+            copies = sum(
+                2 * one - two for one, two in zip(self.one.layers, self.two.layers, strict=True)
+            )
+            inside = max(max(layers), copies)
+        else:
+            inside = sum(layers)
+        return inside + self.at("inputs", rows) + self.at("outside", rows)
+
+
+def chunk_bytes(sizes: Sizes, precision: str, positions: int, gpu: bool) -> int:
+    """Passing memory of the chunked cross-entropy: a chunk of logits, narrow copies of the head.
+
+    Args:
+        sizes: of the model.
+        precision: fp32, mixed or bf16.
+        positions: B * T.
+        gpu: chunks as on a GPU.
+    """
+    rows = min(positions, _default_chunk(sizes.vocab_size, "cuda" if gpu else "cpu"))
+    narrow = precision != "fp32"
+    logits = rows * sizes.vocab_size * (4 + 2 * narrow)
+    # The weight's copy is autocast's; the product of a chunk's gradient comes in either.
+    copies = {"fp32": 0, "mixed": 2, "bf16": 1}[precision]
+    return logits + copies * 2 * sizes.vocab_size * sizes.hidden_size
+
+
+def full_logits_bytes(sizes: Sizes, positions: int) -> int:
+    """What a loss with all logits holds at the least: these in fp32, and their gradient."""
+    return 2 * 4 * positions * sizes.vocab_size
+
+
+def reference_bytes(sizes: Sizes, positions: int) -> int:
+    """Passing memory of the loss under kernels=reference: three tensors of all logits, measured."""
+    return 3 * 4 * positions * sizes.vocab_size
+
+
+def states(sizes: Sizes, strategy: str, gpus: int, precision: str) -> dict[str, int]:
+    """Bytes on each GPU that do not depend on the batch.
+
+    Weights and gradients are fp32 (autocast narrows copies), but for ZeRO, where DeepSpeed keeps
+    bf16 ones whole and fp32 ones shared out with the optimizer (arXiv:1910.02054, section 5).
+
+    Args:
+        sizes: of the model.
+        strategy: one of STRATEGIES.
+        gpus: over which fsdp and zero2 share out.
+        precision: fp32, mixed or bf16.
+    """
+    p, share = sizes.parameters, 1 if strategy in ("single", "ddp") else gpus
+    found = {"weights": 4 * p, "gradients": 4 * p, "optimizer": sizes.optimizer // share}
+    if strategy == "fsdp":
+        # The root is whole from its forward to its backward; of the layers, the one that runs and
+        # the next one are, each with its gradient in the backward.
+        gathered = 4 * (sizes.root + 2 * sizes.layer) + 4 * (sizes.root + sizes.layer)
+        found |= {"weights": 4 * p // gpus, "gradients": 4 * p // gpus}
+        found["gathered"] = gathered if gpus > 1 else 0
+    elif strategy == "zero2":
+        width = 2 if precision == "bf16" else 4
+        found |= {"weights": width * p, "gradients": width * p // gpus}
+        found["optimizer"] += 4 * p // gpus
+        found["bucket"] = width * min(p, ZERO_BUCKET_ELEMENTS)
+    return found
+
+
+@dataclass(frozen=True)
+class Step:
+    """A micro-batch as it runs on one device.
+
+    Attributes:
+        rows: B.
+        seq_len: T.
+        checkpointing: layers are recomputed in the backward.
+        gpu: a GPU's chunks of logits.
+        reference: kernels=reference, whose loss makes all logits.
+    """
+
+    rows: int
+    seq_len: int
+    checkpointing: bool
+    gpu: bool
+    reference: bool = False
+
+
+def step_bytes(sizes: Sizes, kept: Activations, step: Step) -> dict[str, int]:
+    """Bytes of a micro-batch by part.
+
+    Returns:
+        activations: kept for the backward.
+        logits: the loss's gradients, and its passing memory where that makes the peak.
+        working: what the backward of a layer needs beyond that, where it makes the peak.
+    """
+    positions = step.rows * step.seq_len
+    passing = (
+        reference_bytes(sizes, positions)
+        if step.reference
+        else chunk_bytes(sizes, kept.precision, positions, step.gpu)
+    )
+    # Gradients of the largest tensor, as measured on a CPU.
+    working = kept.at("largest", step.rows)
+    return {
+        "activations": kept.kept(step.rows, step.checkpointing),
+        "logits": kept.at("loss", step.rows) + passing,
+        "working": max(0, working - passing),
+    }
+
+
+def largest_rows(available: int, fixed: int, sizes: Sizes, kept: Activations, step: Step) -> int:
+    """The most rows whose step fits beside the fixed parts; 0: not even one.
+
+    Args:
+        available: bytes of the device.
+        fixed: bytes that do not depend on the batch.
+        sizes, kept: of the model.
+        step: its rows are what is looked for.
+    """
+
+    def fits(rows: int) -> bool:
+        tried = Step(rows, step.seq_len, step.checkpointing, step.gpu, step.reference)
+        return fixed + sum(step_bytes(sizes, kept, tried).values()) <= available
+
+    if not fits(1):
+        return 0
+    low, high = 1, 2
+    while fits(high) and high < 2**20:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
