@@ -88,7 +88,9 @@ def read_meta(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path / META} cannot be read: {error}") from error
     if meta.get("format") != FORMAT:
-        raise CheckpointError(f"{path} has format {meta.get('format')}, this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{path} has format {meta.get('format')}, this version reads {FORMAT}"
+        )
     for name, size in meta["files"].items():
         file = path / name
         if not file.is_file() or file.stat().st_size != size:

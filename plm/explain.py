@@ -54,9 +54,7 @@ def _choice(missing: str, configs: Path) -> str:
     group, _, choice = missing.rpartition("/")
     names = sorted(path.stem for path in (configs / group).glob("*.yaml"))
     if not group or not names:
-        groups = [
-            str(path.relative_to(configs)) for path in configs.rglob("*") if path.is_dir()
-        ]
+        groups = [str(path.relative_to(configs)) for path in configs.rglob("*") if path.is_dir()]
         return f"{missing} is not a group of choices; {_near(group or choice, groups)}"
     return f"{group}={choice} is not a choice; {_near(choice, names)}"
 

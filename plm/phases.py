@@ -190,7 +190,9 @@ class Plan:
     def tokens_before(self, step: int) -> int:
         """Tokens of the run before a step, those of a fork's origin included."""
         planned = self.at(step)
-        return planned.start_tokens + (step - planned.first_step) * planned.phase.global_batch_tokens
+        return (
+            planned.start_tokens + (step - planned.first_step) * planned.phase.global_batch_tokens
+        )
 
     def step_at(self, tokens_seen: int) -> int:
         """The step that begins at tokens_seen.

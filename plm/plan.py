@@ -21,17 +21,8 @@ from plm.data.recipe import load_recipe
 from plm.errors import ConfigError
 from plm.metrics import PEAK_FLOPS
 from plm.phases import Plan
-from plm.plan_memory import (
-    STRATEGIES,
-    Activations,
-    Sizes,
-    Step,
-    full_logits_bytes,
-    largest_rows,
-    states,
-    step_bytes,
-)
-from plm.plan_saved import optimizer_bytes, saved_bytes
+from plm.plan_memory import Sizes, memory
+from plm.plan_saved import optimizer_bytes
 
 GPU_BYTES = {
     "H200": 141e9,
@@ -214,69 +205,6 @@ def run_time(
     }
 
 
-def precision_names(choice: str) -> tuple[str, str]:
-    """How activations are kept on a GPU under a precision: by torch's strategies, by DeepSpeed.
-
-    Raises:
-        ConfigError: another choice.
-    """
-    if choice == "fp32":
-        return "fp32", "fp32"
-    if choice in ("auto", "bf16", "fp16"):
-        return "mixed", "bf16"
-    raise ConfigError(f"precision={choice} is not auto, fp32, bf16 or fp16")
-
-
-def memory(settings: Mapping[str, Any], sizes: Sizes, *, gpu: str, gpus: int) -> dict[str, Any]:
-    """Peak memory of one GPU by part, for each strategy, with checkpointing and without.
-
-    Args:
-        settings: the composed configuration, plain.
-        sizes: of the model.
-        gpu: a name in GPU_BYTES.
-        gpus: how many fsdp and zero2 share out over.
-    """
-    plan, rows = Plan.read(settings["phases"]), settings["micro_batch_size"]
-    seq_len, model = plan.max_seq_len, settings["model"]
-    losses = {name: build(node) for name, node in settings["losses"].items() if node}
-    isolate = any(planned.phase.isolate_documents for planned in plan.phases)
-    by_torch, by_deepspeed = precision_names(settings["precision"])
-    kept = {}
-    for precision in {by_torch, by_deepspeed}:
-        shape = {"seq_len": seq_len, "isolate": isolate, "precision": precision, "gpu": True}
-        one, two = (saved_bytes(model, losses, rows=n, **shape) for n in (1, 2))
-        kept[precision] = Activations(one, two, precision)
-    found: list[dict[str, Any]] = []
-    for strategy in STRATEGIES:
-        precision = by_deepspeed if strategy == "zero2" else by_torch
-        fixed = states(sizes, strategy, gpus, precision)
-        for checkpointing in (False, True):
-            step = Step(rows, seq_len, checkpointing, True, settings["kernels"] == "reference")
-            parts = {**fixed, **step_bytes(sizes, kept[precision], step)}
-            most = largest_rows(
-                int(GPU_BYTES[gpu]), sum(fixed.values()), sizes, kept[precision], step
-            )
-            found.append(
-                {
-                    "strategy": strategy,
-                    "checkpoint_activations": checkpointing,
-                    "parts": parts,
-                    "total": sum(parts.values()),
-                    "fits": sum(parts.values()) <= GPU_BYTES[gpu],
-                    "largest_micro_batch": most,
-                }
-            )
-    return {
-        "precision": by_torch,
-        "micro_batch_size": rows,
-        "seq_len": seq_len,
-        "device_bytes": GPU_BYTES[gpu],
-        "logits_chunked": found[0]["parts"]["logits"],
-        "logits_full": full_logits_bytes(sizes, rows * seq_len),
-        "setups": found,
-    }
-
-
 def draw_up(
     settings: Mapping[str, Any],
     *,
@@ -294,7 +222,7 @@ def draw_up(
         gpus: how many.
         mfu: share of the peak to count with, in (0, 1].
         price: of one GPU-hour.
-        there: tokens that a source has, where they are not prepared here.
+        there: tokens that a source has; the others' are known where they are prepared here.
     Raises:
         ConfigError: a setting that cannot work.
     """
@@ -317,7 +245,7 @@ def draw_up(
         hidden_size=model.hidden_size,
         optimizer=optimizer,
     )
-    known = {**(there or {}), **prepared_tokens(settings["data"])}
+    known = {**prepared_tokens(settings["data"]), **(there or {})}
     lengths = sorted({planned.phase.seq_len for planned in plan.phases})
     return {
         "parameters": parameters(model),
@@ -326,7 +254,7 @@ def draw_up(
         "steps": plan.total_steps,
         "phases": phase_rows(plan),
         "sources": source_rows(plan, known),
-        "memory": memory(settings, sizes, gpu=name, gpus=gpus),
+        "memory": memory(settings, sizes, device_bytes=GPU_BYTES[name], gpus=gpus),
         "sizes": state_sizes(model, optimizer),
         "time": {
             "gpu": name,

@@ -1,14 +1,19 @@
 """Memory of a training step by part, before anything is allocated: estimates in bytes.
 
 The peak is reached in the loss, when all activations are kept and a chunk of logits is at hand, or
-in the backward of a layer. The parts are added up as a step of several micro-batches has them: the
-gradients of the first are there while the second runs forward.
+in the backward of a layer. Weights, gradients and optimizer are added, as a step of several
+micro-batches has them all: gradients are there while the second one runs forward.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from plm.config import build
+from plm.errors import ConfigError
 from plm.kernels.linear_cross_entropy import _default_chunk
-from plm.plan_saved import Saved
+from plm.phases import Plan
+from plm.plan_saved import Saved, saved_bytes
 
 STRATEGIES = ("single", "ddp", "fsdp", "zero2")
 
@@ -60,23 +65,20 @@ class Activations:
         both = zip(self.one.layers, self.two.layers, strict=True)
         return [one + (two - one) * (rows - 1) for one, two in both]
 
-    def kept(self, rows: int, checkpointing: bool) -> int:
-        """Bytes kept for the backward, the loss's left out.
+    def kept(self, rows: int, checkpointing: bool) -> tuple[int, int]:
+        """Bytes kept, the loss's left out: when the forward ends, and in a layer's backward.
 
         Args:
             rows: B.
-            checkpointing: layers keep their inputs alone. One layer is made again at a time;
-                autocast's narrow copies of the weights stay whole until the forward ends.
+            checkpointing: layers keep their inputs alone. At the forward's end autocast's narrow
+                copies of all weights are there yet; in the backward one layer is made again.
         """
-        layers = self.layers(rows)
-        if checkpointing:
-            copies = sum(
-                2 * one - two for one, two in zip(self.one.layers, self.two.layers, strict=True)
-            )
-            inside = max(max(layers), copies)
-        else:
-            inside = sum(layers)
-        return inside + self.at("inputs", rows) + self.at("outside", rows)
+        layers, always = self.layers(rows), self.at("inputs", rows) + self.at("outside", rows)
+        if not checkpointing:
+            return always + sum(layers), always + sum(layers)
+        both = zip(self.one.layers, self.two.layers, strict=True)
+        copies = sum(2 * one - two for one, two in both)
+        return always + copies, always + max(layers)
 
 
 def chunk_bytes(sizes: Sizes, precision: str, positions: int, gpu: bool) -> int:
@@ -153,27 +155,32 @@ class Step:
     reference: bool = False
 
 
-def step_bytes(sizes: Sizes, kept: Activations, step: Step) -> dict[str, int]:
-    """Bytes of a micro-batch by part.
-
-    Returns:
-        activations: kept for the backward.
-        logits: the loss's gradients, and its passing memory where that makes the peak.
-        working: what the backward of a layer needs beyond that, where it makes the peak.
-    """
+def loss_bytes(sizes: Sizes, kept: Activations, step: Step) -> tuple[int, int]:
+    """Bytes of the losses: kept for the backward, and passing."""
     positions = step.rows * step.seq_len
     passing = (
         reference_bytes(sizes, positions)
         if step.reference
         else chunk_bytes(sizes, kept.precision, positions, step.gpu)
     )
-    # Gradients of the largest tensor, as measured on a CPU.
+    return kept.at("loss", step.rows), passing
+
+
+def step_bytes(sizes: Sizes, kept: Activations, step: Step) -> dict[str, int]:
+    """Bytes of a micro-batch by part, at its peak: in the loss or in the backward of a layer.
+
+    Returns:
+        activations: kept for the backward.
+        logits: of the loss: its gradients and, if it makes the peak, a chunk of logits.
+        working: a layer's own gradients, if its backward makes the peak.
+    """
+    in_loss, in_layer = kept.kept(step.rows, step.checkpointing)
+    loss, passing = loss_bytes(sizes, kept, step)
+    # One gradient of the largest tensor's size: as measured on a CPU.
     working = kept.at("largest", step.rows)
-    return {
-        "activations": kept.kept(step.rows, step.checkpointing),
-        "logits": kept.at("loss", step.rows) + passing,
-        "working": max(0, working - passing),
-    }
+    if in_loss + passing >= in_layer + working:
+        return {"activations": in_loss, "logits": loss + passing, "working": 0}
+    return {"activations": in_layer, "logits": loss, "working": working}
 
 
 def largest_rows(available: int, fixed: int, sizes: Sizes, kept: Activations, step: Step) -> int:
@@ -199,3 +206,68 @@ def largest_rows(available: int, fixed: int, sizes: Sizes, kept: Activations, st
         middle = (low + high) // 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return low
+
+
+def precision_names(choice: str) -> tuple[str, str]:
+    """How activations are kept on a GPU under a precision: by torch's strategies, by DeepSpeed.
+
+    Raises:
+        ConfigError: another choice.
+    """
+    if choice == "fp32":
+        return "fp32", "fp32"
+    if choice in ("auto", "bf16", "fp16"):
+        return "mixed", "bf16"
+    raise ConfigError(f"precision={choice} is not auto, fp32, bf16 or fp16")
+
+
+def memory(
+    settings: Mapping[str, Any], sizes: Sizes, *, device_bytes: float, gpus: int
+) -> dict[str, Any]:
+    """Peak memory of one GPU by part, for each strategy, with checkpointing and without.
+
+    Args:
+        settings: the composed configuration, plain.
+        sizes: of the model.
+        device_bytes: memory of one GPU.
+        gpus: how many fsdp and zero2 share out over.
+    """
+    plan, rows = Plan.read(settings["phases"]), settings["micro_batch_size"]
+    seq_len, model = plan.max_seq_len, settings["model"]
+    losses = {name: build(node) for name, node in settings["losses"].items() if node}
+    isolate = any(planned.phase.isolate_documents for planned in plan.phases)
+    by_torch, by_deepspeed = precision_names(settings["precision"])
+    kept = {}
+    for precision in {by_torch, by_deepspeed}:
+        shape = {"seq_len": seq_len, "isolate": isolate, "precision": precision, "gpu": True}
+        one, two = (saved_bytes(model, losses, rows=n, **shape) for n in (1, 2))
+        kept[precision] = Activations(one, two, precision)
+    found: list[dict[str, Any]] = []
+    for strategy in STRATEGIES:
+        precision = by_deepspeed if strategy == "zero2" else by_torch
+        fixed = states(sizes, strategy, gpus, precision)
+        for checkpointing in (False, True):
+            step = Step(rows, seq_len, checkpointing, True, settings["kernels"] == "reference")
+            parts = {**fixed, **step_bytes(sizes, kept[precision], step)}
+            most = largest_rows(
+                int(device_bytes), sum(fixed.values()), sizes, kept[precision], step
+            )
+            found.append(
+                {
+                    "strategy": strategy,
+                    "checkpoint_activations": checkpointing,
+                    "parts": parts,
+                    "total": sum(parts.values()),
+                    "fits": sum(parts.values()) <= device_bytes,
+                    "largest_micro_batch": most,
+                }
+            )
+    return {
+        "precision": by_torch,
+        "micro_batch_size": rows,
+        "seq_len": seq_len,
+        "device_bytes": device_bytes,
+        "logits_chunked": sum(loss_bytes(sizes, kept[by_torch], Step(rows, seq_len, False, True))),
+        "logits_full": full_logits_bytes(sizes, rows * seq_len),
+        "setups": found,
+    }

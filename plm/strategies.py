@@ -66,9 +66,7 @@ class Placement:
         weights = self.stage.model.state_dict()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()},
                   folder / checkpoint.WEIGHTS)  # fmt: skip
-        torch.save(
-            {**state, "optimizer": self.optimizer.state_dict()}, folder / checkpoint.STATE
-        )
+        torch.save({**state, "optimizer": self.optimizer.state_dict()}, folder / checkpoint.STATE)
 
     collective_write = False
 
@@ -242,7 +240,6 @@ def deepspeed(stage: int, clip_norm: float) -> Strategy:
         config={
             "zero_optimization": {"stage": stage},
             "gradient_clipping": clip_norm,
-            "gradient_accumulation_steps": 1,
             "train_micro_batch_size_per_gpu": 1,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,

@@ -23,6 +23,7 @@ class Checkpoints(pl.Callback):
         meta: `() -> dict` for meta.json.
         state: `() -> dict` of tensors and plain values for state.pt.
         files: `() -> {name: text}` of small files beside them.
+        others: callbacks; those with `write(folder)` and `read(folder)` keep files of their own.
     """
 
     def __init__(
@@ -34,9 +35,11 @@ class Checkpoints(pl.Callback):
         meta: Callable[[], dict[str, Any]],
         state: Callable[[], dict[str, Any]],
         files: Callable[[], dict[str, str]],
+        others: list[pl.Callback],
     ) -> None:
         self.folder, self.every, self.keep_last = folder, every_tokens, keep_last
         self.meta, self.state, self.files = meta, state, files
+        self.others = [callback for callback in others if hasattr(callback, "write")]
         self.written = -1
 
     def on_train_batch_end(
@@ -66,8 +69,7 @@ class Checkpoints(pl.Callback):
 
         def write(folder: Path) -> None:
             stage.placement.write(folder, state)
-            for name, text in self.files().items():
-                (folder / name).write_text(text, encoding="utf-8")
+            self._beside(folder)
 
         if not collective:
             if trainer.global_rank == 0:
@@ -87,12 +89,17 @@ class Checkpoints(pl.Callback):
             def close(folder: Path) -> None:
                 for path in parts.iterdir():
                     path.rename(folder / path.name)
-                for file, text in self.files().items():
-                    (folder / file).write_text(text, encoding="utf-8")
+                self._beside(folder)
                 parts.rmdir()
 
             self._save_here(stage, close)
         trainer.strategy.barrier()
+
+    def _beside(self, folder: Path) -> None:
+        for name, text in self.files().items():
+            (folder / name).write_text(text, encoding="utf-8")
+        for callback in self.others:
+            callback.write(folder)
 
     def _save_here(self, stage: Any, write: Callable[[Path], None]) -> None:
         checkpoint.save(self.folder, stage.tokens_seen, self.meta(), write)

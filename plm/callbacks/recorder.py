@@ -86,7 +86,8 @@ class Recorder(pl.Callback):
                 self._write(trainer, stage, batch)
             if self.progress is not None:
                 per_s = self.speed["tokens"] / max(self.speed["seconds"], 1e-9)
-                self.progress.update(stage.tokens_seen, self.loss, stage.lr, batch.phase, per_s)
+                seen = stage.tokens_seen - stage.plan.origin_tokens
+                self.progress.update(seen, self.loss, stage.lr, batch.phase, per_s)
         self._ended = time.perf_counter()
 
     def _write(self, trainer: pl.Trainer, stage: Any, batch: Batch) -> None:

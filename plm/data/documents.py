@@ -145,18 +145,19 @@ def disk_errors(path: Path) -> Iterator[None]:
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             reason = "no permission to write there; choose another folder"
         elif error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR):
-            reason = f"{error.strerror}; choose another folder"
+            reason = f"{error.strerror}; check the path or choose another folder"
         else:
             raise
         raise DataError(f"{error.filename or path}: {reason}") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the system can do that."""
+def sync(*paths: Path) -> None:
+    """Make files, or the names in folders, survive a power cut, where the system can do that."""
     if os.name != "posix":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

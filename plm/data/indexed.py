@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from plm.data.documents import disk_errors, sync_folder
+from plm.data.documents import disk_errors, sync
 from plm.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -105,7 +105,7 @@ class IndexedWriter:
                 with disk_errors(self._bin):
                     for path in (self._bin, self._idx):
                         os.replace(path, path.with_suffix(""))
-                    sync_folder(self.prefix.parent)
+                    sync(self.prefix.parent)
         finally:
             for path in (self._bin, self._idx):
                 path.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
 from plm.errors import DataError
 
-_LISTED_GROUPS = 200
+_LISTED_GROUPS = 50
 
 Progress = Callable[[str, int, int | None], None]
 """`(what, done, total or None)`."""

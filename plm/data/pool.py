@@ -1,11 +1,14 @@
 """Work shared between processes, with results in the order of the work."""
 
+import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from threading import Thread
 from typing import Any
 
 from plm.errors import DataError
@@ -26,6 +29,17 @@ class _Here(Executor):
 def _start_worker() -> None:
     # One thread a worker: the processes are the parallelism.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Ctrl-C reaches the whole group; the parent alone decides what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Workers of a killed parent would wait for work for ever.
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def cores() -> int:
@@ -40,21 +54,21 @@ def pool(workers: int) -> Iterator[tuple[Executor, int]]:
     """An executor, and how many portions to keep in flight; one worker means this process.
 
     Raises:
-        DataError: a worker was killed, most likely for want of memory.
+        DataError: a worker was killed, or could not start.
     """
     if workers <= 1:
         yield _Here(), 1
         return
-    from multiprocessing import get_context
-
     # spawn: a fork of a process with threads (torch, tokenizers) can hang.
-    executor = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker)
+    executor = ProcessPoolExecutor(
+        workers, multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
     try:
         yield executor, workers * _AHEAD
     except BrokenProcessPool as error:
         raise DataError(
-            "a worker that prepares data was killed, most likely for want of memory; "
-            "try again with fewer workers"
+            "a process that prepares data ended suddenly: for want of memory (try fewer workers), "
+            "or because the calling script lacks `if __name__ == '__main__':`"
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from plm.config import digest, locate
-from plm.data.documents import disk_errors, sync_folder
+from plm.data.documents import disk_errors, sync
 from plm.data.indexed import token_dtype
 from plm.data.job import Job, Progress
 from plm.data.pool import cores
@@ -76,22 +77,35 @@ def prepare(
     told = progress or (lambda what, done, total: None)
     with disk_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder, told):
-            if not (folder / MANIFEST).is_file():
-                # Only the holder of the lock writes these: what lies there was interrupted.
-                for stale in folder.parent.glob(f"{folder.name}.partial*"):
-                    shutil.rmtree(stale)
-                partial_folder = folder.with_name(f"{folder.name}.partial{os.getpid()}")
-                partial_folder.mkdir()
-                try:
-                    job = Job(recipe, key, partial_folder, vocab_size, block_tokens, seed, path)
-                    job.run(workers or cores(), told)
-                    sync_folder(partial_folder)
-                    os.replace(partial_folder, folder)
-                    sync_folder(folder.parent)
-                finally:
-                    shutil.rmtree(partial_folder, ignore_errors=True)
+        with _lock(folder, told), _work_folder(folder) as work:
+            if work is not None:
+                job = Job(recipe, key, work, vocab_size, block_tokens, seed, path)
+                job.run(workers or cores(), told)
     return Prepared(folder)
+
+
+@contextmanager
+def _work_folder(folder: Path) -> Iterator[Path | None]:
+    """A folder to work in that becomes `folder` if all goes well, and vanishes if not.
+
+    Yields None where another process has finished the work meanwhile.
+    """
+    if (folder / MANIFEST).is_file():
+        yield None
+        return
+    # Only the holder of the lock writes these: what lies there was interrupted.
+    for stale in (folder, *folder.parent.glob(f"{folder.name}.partial*")):
+        if stale.exists():
+            shutil.rmtree(stale)
+    work = folder.with_name(f"{folder.name}.partial{os.getpid()}")
+    work.mkdir()
+    try:
+        yield work
+        sync(*work.iterdir(), work)
+        os.replace(work, folder)
+        sync(folder.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _folder(data_dir: Path, recipe: Recipe, key: dict[str, Any]) -> Path:
@@ -147,10 +161,14 @@ def installed_versions(recipe: Recipe) -> dict[str, str | None]:
             found[name] = platform.python_version()
             continue
         try:
-            # A build's suffix (+cpu, +cu128) does not change the text.
-            found[name] = metadata.version(name).partition("+")[0]
+            about = metadata.distribution(name).read_text("METADATA") or ""
         except metadata.PackageNotFoundError:
             found[name] = None
+            continue
+        # Not metadata.version: it parses the readme too, and this runs at every start.
+        # A build's suffix (+cpu, +cu128) does not change the text.
+        match = re.search(r"^Version: ([^+\s]+)", about, re.MULTILINE)
+        found[name] = match.group(1) if match else None
     return found
 
 

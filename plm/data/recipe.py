@@ -15,6 +15,9 @@ RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
 PATH_MARK = "$path"
 """In an origin's settings: the path that the user gives at run time."""
 
+# The same safe loader in C, where PyYAML was built with it: a recipe is read at every start.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 SPLITS = ("group", "pieces", "auto")
 
 
@@ -109,7 +112,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
     """
     file = _find(recipe)
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or not isinstance(content.get("sources"), dict):

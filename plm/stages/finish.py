@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from plm.callbacks.loggers import keep_lineage
 from plm.callbacks.recorder import Recorder
 from plm.checkpoint import write_atomic
 from plm.data.tokenizer import load as load_tokenizer
@@ -73,6 +74,7 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     write_atomic(job.folder.path / "samples.jsonl", lines)
     report = write_report(job.folder.path)
     job.folder.set_status("done", tokens=job.stage.tokens_seen, val=after, exit_code=0)
+    keep_lineage(trainer.loggers, job.folder.path, job.origin["path"])
     _print(job, summary, report)
 
 

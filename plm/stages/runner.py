@@ -66,6 +66,9 @@ class Opening(pl.Callback):
             if job.resumed:
                 self.recorder.elapsed = float(state["elapsed_s"])
                 stage.bad_steps = int(state["bad_steps"])
+                for callback in trainer.callbacks:
+                    if hasattr(callback, "read"):
+                        callback.read(job.start.path)
                 self.before = job.start.meta["val_before"]
         elif trainer.global_rank == 0 and self.table.rows:
             # Rows of a process that was killed before its first checkpoint.
@@ -85,7 +88,6 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         PlmError: the user's mistakes, guards and interruptions.
     """
     job = Job(settings, folder)
-    checkpoints = folder.checkpoints
     table = MetricsTable(folder.path / "metrics.csv")
     stored = job.start.path / "metrics.csv" if job.resumed and job.start.path else None
     if stored is not None and stored.is_file() and job.rank == 0:
@@ -113,18 +115,20 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         progress=progress,
     )
     opening = Opening(job, recorder, table)
+    others = [build(n, run_dir=folder.path) for n in settings["callbacks"].values() if n]
     saver = Checkpoints(
-        checkpoints,
+        folder.checkpoints,
         every_tokens=settings["checkpoint"]["every_tokens"],
         keep_last=settings["checkpoint"]["keep_last"],
         meta=lambda: _meta(job, opening),
         state=lambda: {"elapsed_s": recorder.total_elapsed(), "bad_steps": job.stage.bad_steps},
         files=lambda: {"metrics.csv": table.text()},
+        others=others,
     )
     callbacks = [
         opening,
         Validation(job.evaluate, settings["validation"]["every_tokens"]),
-        *[build(node) for node in settings["callbacks"].values() if node],
+        *others,
         recorder,
         saver,
         StopOnSignal(progress.note if progress else log.info),

@@ -48,9 +48,7 @@ def show(job: Any, peak: float) -> None:
         ("kernels", "plain torch (reference)" if kernels == "reference" else "torch, chunked loss"),
     ]  # fmt: skip
     if peak:
-        flops = sum(
-            3 * job.model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases
-        )
+        flops = sum(3 * job.model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
         left = 1 - (job.stage.tokens_seen - plan.origin_tokens) / plan.total_tokens
         seconds = human_time(flops * left / peak / TYPICAL_SHARE)
         lines.append(("expected", f"about {seconds} at {TYPICAL_SHARE:.0%} of the matmul rate"))

@@ -37,7 +37,8 @@ class Transforms:
     def due_within(self, planned: PlannedPhase, before: int, after: int) -> bool:
         """Does a repeated one's turn lie in (before, after]?"""
         return any(
-            every and (after - planned.start_tokens) // every > (before - planned.start_tokens) // every
+            every
+            and (after - planned.start_tokens) // every > (before - planned.start_tokens) // every
             for every in self.every_tokens.get(planned.phase.name, {}).values()
         )
 

@@ -20,7 +20,7 @@ def test_there_are_choices():
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_mixer(choice: str, check: Callable[[nn.Module], None], kernels: str):
-    check(tiny(f"model/attention={choice}", f"kernels={kernels}").eval())
+    check(tiny(f"model/attention={choice}", kernels=kernels).eval())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

@@ -10,7 +10,7 @@ CHOICES = choices("model/mlp")
 
 
 def part_of(choice: str, dtype: torch.dtype = torch.float64, kernels: str = "auto"):
-    return tiny(f"model/mlp={choice}", f"kernels={kernels}", dtype=dtype).layers[0].mlp
+    return tiny(f"model/mlp={choice}", kernels=kernels, dtype=dtype).layers[0].mlp
 
 
 def test_there_are_choices():

@@ -41,7 +41,9 @@ def compose(*overrides: str) -> dict[str, Any]:
         return plain(hydra_compose("train", overrides=list(overrides)))
 
 
-def tiny(*overrides: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> nn.Module:
+def tiny(
+    *overrides: str, dtype: torch.dtype = torch.float64, seed: int = 0, kernels: str = "auto"
+) -> nn.Module:
     """A tiny model by overrides, with drawn weights, norms included."""
     model = build(compose(*TINY, *overrides)["model"])
     model.init_weights(seed)
@@ -50,6 +52,8 @@ def tiny(*overrides: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> 
             if parameter.dim() == 1:
                 generator = torch.Generator().manual_seed(len(name) + seed)
                 parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    # Not by an override: composing takes longer than all the rest.
+    model.use_kernels(kernels)
     return model.to(dtype)
 
 

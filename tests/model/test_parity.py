@@ -99,12 +99,12 @@ def ours_from(name: str, theirs: Tensor) -> Tensor:
 
 def pair(choice: str, dtype: torch.dtype, kernels: str) -> tuple[nn.Module, nn.Module, dict]:
     """Ours, theirs with the same weights, and what tells names in ours from names in theirs."""
-    ours = tiny(f"model={choice}", f"kernels={kernels}", dtype=dtype)
+    ours = tiny(f"model={choice}", kernels=kernels, dtype=dtype)
     theirs = (peer_of_plm() if choice == "plm" else peer_of_llama()).to(dtype)
     same = {name: theirs.get_parameter(f"model.{name}") for name, _ in ours.named_parameters()}
     assert len(same) == len(list(theirs.parameters()))
     with torch.no_grad():
-        for name, parameter in theirs.named_parameters():
+        for parameter in theirs.parameters():
             drawn = 0.2 * torch.randn(parameter.shape, dtype=torch.float64)
             parameter.copy_(1 + drawn if parameter.dim() == 1 else drawn)
         for name, parameter in ours.named_parameters():
@@ -154,7 +154,5 @@ def test_the_peers_greedy_continuation(choice: str, patched):
 
     ours, theirs, _ = pair(choice, torch.float64, "auto")
     prompt = draw(1, 6)
-    expected = theirs.generate(
-        prompt, max_new_tokens=12, do_sample=False, use_cache=False
-    )
+    expected = theirs.generate(prompt, max_new_tokens=12, do_sample=False, use_cache=False)
     assert torch.equal(generate(ours, prompt, 12), expected[:, 6:])

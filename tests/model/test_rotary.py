@@ -27,9 +27,9 @@ def test_a_product_depends_on_the_distance_alone():
     q, k = torch.randn(2, 8, dtype=torch.float64)
     products = []
     for first, second in ((0, 3), (10, 13), (1000, 1003)):
-        rotary = Context(
-            positions=torch.tensor([[first, second]]), wide=torch.float64
-        ).rotary(8, 100.0)
+        rotary = Context(positions=torch.tensor([[first, second]]), wide=torch.float64).rotary(
+            8, 100.0
+        )
         turned = rotate(torch.stack((q, k))[None], rotary)[0]
         products.append((turned[0] @ turned[1]).item())
     assert products == pytest.approx([products[0]] * 3, abs=1e-10)

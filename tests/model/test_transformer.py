@@ -86,7 +86,7 @@ def test_the_second_choice_has_equal_parameters():
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_flops_are_those_torch_counts(choice: str, batch: int):
-    model, length = tiny(choice, "kernels=reference"), 12
+    model, length = tiny(choice, kernels="reference"), 12
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
         logits_of(model, draw(batch, length))
@@ -158,7 +158,7 @@ def test_outputs_before_a_token_do_not_see_it(choice: str):
 
 @pytest.mark.parametrize("kernels", ["auto", "reference"])
 def test_documents_of_a_window_do_not_see_each_other(choice: str, kernels: str):
-    model, tokens = tiny(choice, f"kernels={kernels}"), draw(2, LENGTH)
+    model, tokens = tiny(choice, kernels=kernels), draw(2, LENGTH)
     whole = logits_of(model, tokens, packed_context(2))
     for span in spans():
         changed = tokens.clone()
@@ -226,56 +226,6 @@ def test_micro_batches_add_up(choice: str):
     whole, parts = run(model, 8), run(model, 2)
     assert parts[0] == pytest.approx(whole[0], rel=1e-13)
     assert all(largest(parts[1][name], grad) < 1e-12 for name, grad in whole[1].items())
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_reference_equals_auto(choice: str, packed: bool):
-    found = []
-    tokens, labels = draw(2, LENGTH), draw(2, LENGTH, seed=1)
-    for kernels in ("auto", "reference"):
-        model = tiny(choice, f"kernels={kernels}")
-        context = packed_context(2) if packed else plain_context(2, LENGTH)
-        loss = model(tokens, context=context, labels=labels, losses=LOSSES).losses["ce"].total
-        loss.backward()
-        found.append([loss.detach(), *(p.grad for p in model.parameters())])
-    assert all(largest(a, b) < 1e-10 for a, b in zip(*found, strict=True))
-
-
-def test_reference_can_be_differentiated_twice(choice: str):
-    model = tiny(choice, "kernels=reference", "scale.num_hidden_layers=1")
-    vectors = torch.randn(1, 3, SIZES["hidden_size"], dtype=torch.float64, requires_grad=True)
-    labels = draw(1, 3)
-
-    def loss_at(inputs_embeds: torch.Tensor) -> torch.Tensor:
-        out = model(
-            inputs_embeds=inputs_embeds, context=plain_context(1, 3), labels=labels, losses=LOSSES
-        )
-        return out.losses["ce"].total
-
-    assert torch.autograd.gradgradcheck(loss_at, vectors, atol=1e-4, rtol=1e-3)
-
-
-def test_every_parameter_has_a_second_derivative(choice: str):
-    model = tiny(choice)
-    model.use_kernels("reference")
-    parameters = dict(model.named_parameters())
-    out = model(
-        draw(2, LENGTH), context=packed_context(2), labels=draw(2, LENGTH, seed=1), losses=LOSSES
-    )
-    first = torch.autograd.grad(out.losses["ce"].total, parameters.values(), create_graph=True)
-    size = sum(grad.square().sum() for grad in first)
-    second = torch.autograd.grad(size, parameters.values())
-    for name, grad in zip(parameters, second, strict=True):
-        assert grad.isfinite().all() and grad.any(), name
-
-
-def test_auto_refuses_a_second_derivative():
-    model = tiny()
-    out = model(draw(1, 5), context=plain_context(1, 5), labels=draw(1, 5), losses=LOSSES)
-    weight = model.norm.weight
-    with pytest.raises(RuntimeError):
-        (first,) = torch.autograd.grad(out.losses["ce"].total, weight, create_graph=True)
-        torch.autograd.grad(first.sum(), weight)
 
 
 def test_vectors_in_the_place_of_tokens(choice: str):

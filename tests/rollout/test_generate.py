@@ -17,7 +17,7 @@ def naive(model, prompts: torch.Tensor, number: int) -> torch.Tensor:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("choice", ["plm", "llama"])
 def test_greedy_equals_full_forwards(choice: str, seed: int, kernels: str):
-    model = tiny(f"model={choice}", f"kernels={kernels}", seed=seed)
+    model = tiny(f"model={choice}", kernels=kernels, seed=seed)
     for length in (1, 6):
         prompts = draw(3, length, seed=seed)
         found = generate(model, prompts, 15)

@@ -30,9 +30,9 @@ _SKIP = re.compile(
 )
 # Left out by some builds, or written by the build itself.
 _STDLIB_SKIP = re.compile(
-    r"^(test|idlelib|lib2to3|tkinter|turtledemo|ensurepip|distutils|pydoc_data|encodings|site-packages"
-    r"|dist-packages|lib-dynload|config-[^/]*|_sysconfigdata[^/]*|sysconfig\.py|site\.py"
-    r"|sitecustomize\.py|_distutils_system_mod\.py|__phello__[^/]*|ctypes/macholib)(/|$)"
+    r"^(test|idlelib|lib2to3|tkinter|turtledemo|ensurepip|distutils|pydoc_data|encodings"
+    r"|site-packages|dist-packages|lib-dynload|config-[^/]*|_sysconfigdata[^/]*|sysconfig\.py"
+    r"|site\.py|sitecustomize\.py|_distutils_system_mod\.py|__phello__[^/]*|ctypes/macholib)(/|$)"
 )
 _MANUAL = {"LICENSE.txt": "readme", "pydoc_data/topics.py": "topics"}
 _README = re.compile(

@@ -12,7 +12,7 @@ ROOM = SIZES["kv_lora_rank"] + SIZES["qk_rope_head_dim"]
 
 @pytest.fixture
 def mixer():
-    return tiny("kernels=reference").layers[0].self_attn
+    return tiny(kernels="reference").layers[0].self_attn
 
 
 def test_by_hand(mixer):
@@ -52,7 +52,7 @@ def test_the_state_holds_latents_only(mixer):
 
 
 def flops_of_a_step(kernels: str, past: int) -> int:
-    model = tiny(f"kernels={kernels}")
+    model = tiny(kernels=kernels)
     _, states = stepped_logits(model, draw(1, past), past)
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
@@ -73,7 +73,7 @@ def test_a_step_does_not_expand_the_cache():
 
 @pytest.mark.parametrize("change", ["subclass", "kernels", "matmul"])
 def test_absorbing_gives_way_to_what_it_would_go_round(change: str):
-    model = tiny("kernels=reference" if change == "kernels" else "kernels=auto")
+    model = tiny(kernels="reference" if change == "kernels" else "auto")
     for layer in model.layers:
         if change == "subclass":
             # As a quantised layer may be: its weight is not what its forward multiplies by.
