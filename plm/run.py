@@ -108,7 +108,7 @@ class RunFolder:
             self._lock = (self.path / "lock").open("a+")
         except OSError as error:
             raise ConfigError(
-                f"runs_dir: {self.path} cannot be written: {error.strerror}; choose another runs_dir"
+                f"runs_dir: {self.path} cannot be written: {error.strerror}; choose another"
             ) from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -148,7 +148,7 @@ class DeepSpeedPlacement(Placement):
             self.engine.step()
 
     def clip(self, max_norm: float) -> Tensor:
-        """The engine clips inside its step; its norm is known only after that, of the step before."""
+        """The engine clips inside its step; what is known here is the norm of the step before."""
         norm = self.engine.get_global_grad_norm()
         return torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32)
 

@@ -13,7 +13,7 @@ from plm.model.matmul.dense import dense
 Matmul = Callable[[Tensor, Tensor, str], Tensor]
 
 # Unequal head sizes take SDPA's math path on CPU; from about this length padding values pays.
-PAD_VALUES_FROM = 1024
+PAD_VALUES_FROM = 256
 
 
 class SoftmaxAttention(nn.Module):
