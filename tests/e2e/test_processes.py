@@ -9,7 +9,7 @@ from tests.e2e.conftest import Trainer, last_weights, metrics
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = ("scale.tokens.pretrain=8192", "micro_batch_size=4")
+SETTINGS = ("scale.tokens.pretrain=8192", "micro_batch_size=4", "optimizer=adamw")
 
 
 @pytest.fixture

@@ -1,0 +1,77 @@
+"""Checkpoints are whole or not there."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from plm import checkpoint
+from plm.errors import CheckpointError, GuardStop
+
+
+def write(folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.ones(3)}, folder / checkpoint.WEIGHTS)
+
+
+def test_round_trip_and_newest(tmp_path: Path) -> None:
+    for tokens in (5, 100):
+        checkpoint.save(tmp_path, tokens, {"step": tokens}, write)
+    newest = checkpoint.newest(tmp_path, pytest.fail)
+    assert newest == tmp_path / "tokens-000000000000100"
+    assert checkpoint.read_meta(newest)["step"] == 100
+    assert torch.equal(checkpoint.read_weights(newest)["w"], torch.ones(3))
+
+
+def test_torn_one_is_named_and_skipped(tmp_path: Path) -> None:
+    for tokens in (5, 100):
+        path = checkpoint.save(tmp_path, tokens, {}, write)
+    weights = path / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    said: list[str] = []
+    assert checkpoint.newest(tmp_path, said.append) == tmp_path / "tokens-000000000000005"
+    assert str(weights) in said[0]
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    def full(folder: Path) -> None:
+        (folder / "part").write_text("x")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(GuardStop, match="No space left on device"):
+        checkpoint.save(tmp_path, 7, {}, full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_newer_format_is_refused(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, 7, {}, write)
+    meta = json.loads((path / checkpoint.META).read_text())
+    (path / checkpoint.META).write_text(json.dumps({**meta, "format": 99}))
+    with pytest.raises(CheckpointError, match="format 99, this version reads 1"):
+        checkpoint.read_meta(path)
+
+
+def test_pickles_are_not_read(tmp_path: Path) -> None:
+    torch.save({"w": torch.ones(1)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
+        checkpoint.read_weights(tmp_path)
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    found = {"a": torch.ones(2), "c": torch.ones(1)}
+    wanted = {"a": torch.ones(3), "b": torch.ones(1)}
+    with pytest.raises(CheckpointError) as error:
+        checkpoint.fit_weights(found, wanted, Path("x"))
+    text = str(error.value)
+    assert "b is missing" in text
+    assert "c is not in the model" in text
+    assert "a is [2] there, [3] in the model" in text
+
+
+def test_prune_keeps_the_last_and_the_named(tmp_path: Path) -> None:
+    for tokens in (1, 2, 3, 4):
+        checkpoint.save(tmp_path, tokens, {}, write)
+    checkpoint.prune(tmp_path, keep_last=1, keep={2})
+    assert [int(p.name[7:]) for p in sorted(tmp_path.iterdir())] == [2, 4]
