@@ -59,6 +59,10 @@ class Placement:
         parameters = [p for p in self.stage.model.parameters() if p.grad is not None]
         return nn.utils.clip_grad_norm_(parameters, max_norm)
 
+    def norm(self, before: Tensor) -> Tensor:
+        """The gradients' norm, once the step was made: what `clip` said."""
+        return before
+
     def write(self, folder: Path, state: dict[str, Any]) -> None:
         """Write weights, optimizer and `state` into a checkpoint's folder; on rank 0 only."""
         from safetensors.torch import save_file
@@ -148,9 +152,13 @@ class DeepSpeedPlacement(Placement):
             self.engine.step()
 
     def clip(self, max_norm: float) -> Tensor:
-        """The engine clips inside its step; what is known here is the norm of the step before."""
+        """The engine clips inside its step: nothing is known before it."""
+        return torch.zeros(())
+
+    def norm(self, before: Tensor) -> Tensor:
+        """The norm that the engine found in its step."""
         norm = self.engine.get_global_grad_norm()
-        return torch.as_tensor(0.0 if norm is None else norm, dtype=torch.float32)
+        return before if norm is None else torch.as_tensor(float(norm))
 
     def write(self, folder: Path, state: dict[str, Any]) -> None:
         """Every rank writes its part into `deepspeed`; rank 0 the weights and `state` too."""

@@ -185,6 +185,7 @@ class Stage(pl.LightningModule):
         if bool(torch.isfinite(self.grad_norm)):
             self.bad_in_a_row = 0
             self.optimizers().step()
+            self.grad_norm = self.placement.norm(self.grad_norm)
         else:
             self._skip(batch)
         self.zero_grad(set_to_none=True)
