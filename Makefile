@@ -25,7 +25,7 @@ test: $(READY) ## Run the tests that need neither GPU nor network
 # pytest's exit code 5 (nothing was run) stays a failure wherever a slow test is written down.
 test-long: $(READY) ## Run the slow tests: killed runs, several processes, whole pipelines
 	@if grep -rqsE 'mark\.slow' --include='*.py' tests; then \
-		$(PYTEST) -m "slow and not gpu and not peers" $(ARGS); \
+		$(PYTEST) -n 2 -m "slow and not gpu and not peers" $(ARGS); \
 	else echo "No test is marked slow: nothing was run."; fi
 
 check: $(READY) ## Check style, formatting and layout

@@ -211,9 +211,9 @@ def test_peak_of_a_step_is_that_of_a_real_one(overrides: tuple[str, ...]):
 
 
 def test_activations_of_a_gpu_hold_no_pattern_but_narrow_copies_of_the_weights():
-    settings = settings_of("scale=nano")
+    settings = settings_of("scale=nano", "scale.num_attention_heads=12")
     on_cpu, on_gpu = kept_of(settings), kept_of(settings, gpu=True)
-    pattern = 6 * 256 * 256 * 4
+    pattern = 12 * 128 * 128 * 4
     assert on_cpu.one.layers[0] - on_gpu.one.layers[0] > pattern / 2
     mixed = kept_of(settings, gpu=True, precision="mixed")
     layer = sum(p.numel() for p in build(settings["model"]).layers[0].parameters() if p.dim() == 2)
