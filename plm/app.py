@@ -119,8 +119,11 @@ def prepare(settings: dict[str, Any]) -> None:
         DataError: a source that cannot be used.
     """
     from plm.callbacks.progress import DataProgress
-    from plm.data.open import open_data
+    from plm.data.open import is_ready, open_data
 
+    if not is_ready(settings["data"]):
+        what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"
+        print(f"preparing {what}, once: later runs with it start at once", file=sys.stderr)
     shown = DataProgress()
     try:
         open_data(settings["data"], progress=shown)

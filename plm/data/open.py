@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plm.data.prepare import prepare
+from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
 from plm.data.recipe import load_recipe
 
@@ -31,3 +31,16 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
         progress=progress if rank == 0 else None,
         path=settings["path"],
     )
+
+
+def is_ready(settings: Mapping[str, Any]) -> bool:
+    """Were the data that the node `data` names prepared before?"""
+    found = is_prepared(
+        load_recipe(settings["recipe"]),
+        data_dir=Path(settings["dir"]),
+        vocab_size=settings["vocab_size"],
+        block_tokens=settings["block_tokens"],
+        seed=settings["seed"],
+        path=settings["path"],
+    )
+    return found is not None

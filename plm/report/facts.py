@@ -12,8 +12,8 @@ from plm.report.tables import Cell, definitions, one_line, table, tiles
 _NGRAMS = {
     "unigram": "unigram",
     "bigram_add_one": "bigram, add one",
-    "kn_bigram": "bigram, Kneser–Ney",
-    "kn_trigram": "trigram, Kneser–Ney",
+    "bigram_kneser_ney": "bigram, Kneser–Ney",
+    "trigram_kneser_ney": "trigram, Kneser–Ney",
 }
 _SAMPLE_LETTERS = 4000
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")
@@ -64,10 +64,10 @@ def _validation_tile(run: Run) -> tuple[str, str, str] | None:
 
 def _beaten_tile(run: Run) -> tuple[str, str, str] | None:
     after, ngrams = run.summary.get("val_after") or {}, run.summary.get("ngrams") or {}
-    both = [name for name in after if "kn_bigram" in ngrams.get(name, {})]
+    both = [name for name in after if "bigram_kneser_ney" in ngrams.get(name, {})]
     if not both:
         return None
-    beaten = sum(after[name]["loss"] < ngrams[name]["kn_bigram"] for name in both)
+    beaten = sum(after[name]["loss"] < ngrams[name]["bigram_kneser_ney"] for name in both)
     return "Bigram beaten on", f"{beaten} of {len(both)}", "sources (Kneser–Ney, see below)"
 
 

@@ -1,6 +1,8 @@
 """What every stage shares: one optimizer step over micro-batches, counted in tokens."""
 
 import hashlib
+import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
@@ -17,6 +19,8 @@ from plm.optimizer.common import NamedParameter
 from plm.phases import Plan, PlannedPhase
 from plm.strategies import placement, shard
 from plm.transform.common import Transforms
+
+log = logging.getLogger("plm")
 
 MAX_BAD_STEPS = 5
 
@@ -81,7 +85,9 @@ class Stage(pl.LightningModule):
         if mesh is not None and not getattr(self.model, "_plm_sharded", False):
             shard(self.model, mesh["data_parallel"])
             self.model._plm_sharded = True
-        if self.compile_layers:
+        if self.compile_layers and not (torch.cuda.is_available() or _has_compiler()):
+            log.warning("compile=true: there is no C++ compiler here; the layers run uncompiled")
+        elif self.compile_layers:
             for layer in self.model.layers:
                 layer.compile()
 
@@ -203,6 +209,10 @@ class Stage(pl.LightningModule):
                 f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
                 f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
             )
+
+
+def _has_compiler() -> bool:
+    return any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl"))
 
 
 def _seed_of(seed: int, batch: Batch) -> int:

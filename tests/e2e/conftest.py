@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,27 @@ class Trainer:
 @pytest.fixture
 def trainer(text: Path, data_dir: Path, tmp_path: Path) -> Trainer:
     return Trainer(text, data_dir, tmp_path / "runs")
+
+
+CHECKPOINTS = "checkpoint.every_tokens=4096"
+
+
+@pytest.fixture(scope="session")
+def whole(text: Path, data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run with a checkpoint every 4,096 tokens; tests take copies of it."""
+    runs = tmp_path_factory.mktemp("whole")
+    Trainer(text, data_dir, runs).run("name=whole", CHECKPOINTS, "checkpoint.keep_last=30")
+    return runs / "whole"
+
+
+def reopened(run: Path, target: Path, keep: int | None = None) -> Path:
+    """A copy of a finished run that looks stopped, with its first `keep` checkpoints."""
+    shutil.copytree(run, target)
+    (target / "status.json").unlink()
+    if keep is not None:
+        for path in sorted((target / "checkpoints").glob("tokens-*"))[keep:]:
+            shutil.rmtree(path)
+    return target
 
 
 def metrics(run: Path) -> list[dict[str, str]]:

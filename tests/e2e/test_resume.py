@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.e2e.conftest import Trainer, last_weights, metrics
+from tests.e2e.conftest import CHECKPOINTS, Trainer, last_weights, metrics, reopened
 
 pytestmark = pytest.mark.slow
 
@@ -33,18 +33,17 @@ def same(left: dict, right: dict) -> bool:
     return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
 
 
-def test_killed_equals_undisturbed(trainer: Trainer) -> None:
-    trainer.run("name=whole", "checkpoint.every_tokens=4096")
+def test_killed_equals_undisturbed(trainer: Trainer, whole: Path) -> None:
     killed = trainer.runs / "killed"
-    for rows in (7, 18, 27):
-        process = trainer.start("name=killed", "checkpoint.every_tokens=4096")
+    for rows in (7, 27):
+        process = trainer.start("name=killed", CHECKPOINTS)
         assert kill_at(process, killed, rows, signal.SIGKILL) == -signal.SIGKILL
-    trainer.run("name=killed", "checkpoint.every_tokens=4096")
-    assert same(last_weights(trainer.runs / "whole"), last_weights(killed))
-    assert metrics(trainer.runs / "whole") == metrics(killed)
+    trainer.run("name=killed", CHECKPOINTS)
+    assert same(last_weights(whole), last_weights(killed))
+    assert metrics(whole) == metrics(killed)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(trainer: Trainer) -> None:
+def test_ctrl_c_saves_and_says_how_to_go_on(trainer: Trainer, whole: Path) -> None:
     run = trainer.runs / "stopped"
     process = trainer.start("name=stopped", "checkpoint.every_tokens=0")
     assert kill_at(process, run, 9, signal.SIGINT) == 75
@@ -52,49 +51,49 @@ def test_ctrl_c_saves_and_says_how_to_go_on(trainer: Trainer) -> None:
     assert status["status"] == "interrupted"
     assert "the same command goes on" in status["error"]
     assert "going on at" in trainer.run("name=stopped", "checkpoint.every_tokens=0")
-    trainer.run("name=undisturbed", "checkpoint.every_tokens=0")
-    assert same(last_weights(run), last_weights(trainer.runs / "undisturbed"))
+    assert same(last_weights(run), last_weights(whole))
 
 
-def test_torn_checkpoint_is_named_and_skipped(trainer: Trainer) -> None:
-    trainer.run("name=torn", "checkpoint.every_tokens=4096")
-    run = trainer.runs / "torn"
-    before = last_weights(run)
+def test_torn_checkpoint_is_named_and_skipped(trainer: Trainer, whole: Path) -> None:
+    run = reopened(whole, trainer.runs / "torn")
     newest = sorted((run / "checkpoints").glob("tokens-*"))[-1]
     weights = newest / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
-    (run / "status.json").unlink()
-    out = trainer.run("name=torn", "checkpoint.every_tokens=4096")
+    out = trainer.run("name=torn", CHECKPOINTS, "checkpoint.keep_last=30")
     assert "is torn" in out
     assert newest.name in out
-    assert same(last_weights(run), before)
+    assert same(last_weights(run), last_weights(whole))
 
 
-def test_other_settings_are_refused_by_name(trainer: Trainer) -> None:
-    trainer.run("name=fixed")
-    out = trainer.run("name=fixed", "clip_norm=0.5", code=2)
+def test_other_settings_are_refused_by_name(trainer: Trainer, whole: Path) -> None:
+    shutil.copytree(whole, trainer.runs / "fixed")
+    assert "is finished" in trainer.run("name=fixed", CHECKPOINTS, "log_every_steps=2")
+    (trainer.runs / "fixed" / "status.json").unlink()
+    out = trainer.run("name=fixed", CHECKPOINTS, "clip_norm=0.5", code=2)
     assert "clip_norm: 1.0 there, 0.5 now" in out
-    assert "is finished" in trainer.run("name=fixed", "log_every_steps=2")
 
 
-def test_decay_forks_from_a_stable_checkpoint(trainer: Trainer) -> None:
-    trainer.run("name=base", "checkpoint.every_tokens=4096")
-    stable = sorted((trainer.runs / "base" / "checkpoints").glob("tokens-*"))[0]
+def test_decay_forks_from_a_stable_checkpoint(trainer: Trainer, whole: Path) -> None:
+    stable = next(
+        path
+        for path in sorted((whole / "checkpoints").glob("tokens-*"), reverse=True)
+        if json.loads((path / "meta.json").read_text())["phase"] == "stable"
+    )
     seen = int(stable.name.removeprefix("tokens-"))
     out = trainer.run("name=fork", f"init_from={stable}", "phases=decay_only")
     assert "everything from" in out
     rows = metrics(trainer.runs / "fork")
     assert int(rows[0]["tokens"]) == seen
     assert rows[1]["phase"] == "decay"
-    # The whole run decays from the same weights at the phase's end: the fork must equal it.
-    assert same(last_weights(trainer.runs / "fork"), last_weights(trainer.runs / "base"))
+    # It begins at the end of the stable phase, where the whole run's own decay began.
+    assert same(last_weights(trainer.runs / "fork"), last_weights(whole))
 
 
-def test_changed_data_are_refused(trainer: Trainer, tmp_path: Path) -> None:
-    trainer.run("name=first")
+def test_changed_data_are_refused(trainer: Trainer, whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.txt"
     other.write_text(trainer.text.read_text().replace("rain", "snow"))
-    shutil.copytree(trainer.runs / "first", trainer.runs / "second")
-    (trainer.runs / "second" / "status.json").unlink()
-    out = trainer.run("name=second", f"data.path={other}", code=2)
-    assert "data.path" in out
+    stable = sorted((whole / "checkpoints").glob("tokens-*"))[0]
+    changed = (f"init_from={stable}", f"data.path={other}", "phases=decay_only")
+    out = trainer.run("name=second", *changed, code=2)
+    assert "data.allow_changed=true" in out
+    assert not (trainer.runs / "second").exists()

@@ -72,7 +72,13 @@ def metric_rows(rows: int = 300) -> list[dict]:
 
 
 def ngrams(*nats: float) -> dict[str, float]:
-    return dict(zip(("unigram", "bigram_add_one", "kn_bigram", "kn_trigram"), nats, strict=True))
+    return dict(
+        zip(
+            ("unigram", "bigram_add_one", "bigram_kneser_ney", "trigram_kneser_ney"),
+            nats,
+            strict=True,
+        )
+    )
 
 
 def summary() -> dict:

@@ -139,7 +139,7 @@ def test_the_real_training_by_two_trees(
     changed.write_text(changed.read_text() + "\n# A comment changes nothing.\n")
     assert main(["a=HEAD", "b=worktree"]) == 0
     assert capsys.readouterr().out == "50 steps bit-equal\n"
-    config = folder / "configs" / "optimizer" / "adamw.yaml"
+    config = folder / "configs" / "optimizer" / "muon.yaml"
     config.write_text(config.read_text().replace("1.0e-8", "1.0e-4"))
     assert main(["a=HEAD", "b=worktree"]) == 1
     # The first step's loss and gradient come before the first update.
