@@ -49,6 +49,8 @@ def main() -> int:
     sweep = Path(tempfile.mkstemp(prefix="plm-sweep-", suffix=".jsonl")[1])
     multirun = any(word in ("-m", "--multirun") for word in sys.argv[1:])
     if multirun:
+        # argparse takes overrides on one side of a flag only.
+        sys.argv[1:] = ["-m", *(w for w in sys.argv[1:] if w not in ("-m", "--multirun"))]
         os.environ["PLM_SWEEP_FILE"] = str(sweep)
     code = 0
     try:
