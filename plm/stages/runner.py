@@ -31,6 +31,8 @@ def _trainer(job: Job, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.T
     chosen = job.settings["trainer"]
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*IterableDataset.*")
+    # Lightning 2.6 with torch 2.13; nothing that a user could do about it.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return pl.Trainer(
         accelerator=chosen["accelerator"],
