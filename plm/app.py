@@ -119,9 +119,9 @@ def prepare(settings: dict[str, Any]) -> None:
         DataError: a source that cannot be used.
     """
     from plm.callbacks.progress import DataProgress
-    from plm.data.open import is_ready, open_data
+    from plm.data.open import find_data, open_data
 
-    if not is_ready(settings["data"]):
+    if find_data(settings["data"]) is None:
         what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"
         print(f"preparing {what}, once: later runs with it start at once", file=sys.stderr)
     shown = DataProgress()

@@ -6,7 +6,6 @@ Nothing is allocated: the model lies on torch's meta device or on fake tensors.
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,9 @@ import torch
 from torch import nn
 
 from plm.config import build
+from plm.data.open import find_data
 from plm.data.order import Quotas
-from plm.data.prepare import is_prepared
 from plm.data.prepared import MANIFEST
-from plm.data.recipe import load_recipe
 from plm.errors import ConfigError
 from plm.metrics import PEAK_FLOPS
 from plm.phases import Plan
@@ -147,14 +145,7 @@ def prepared_tokens(data: Mapping[str, Any]) -> dict[str, int]:
     Args:
         data: the node `data`.
     """
-    folder = is_prepared(
-        load_recipe(data["recipe"]),
-        data_dir=Path(data["dir"]),
-        vocab_size=data["vocab_size"],
-        block_tokens=data["block_tokens"],
-        seed=data["seed"],
-        path=data["path"],
-    )
+    folder = find_data(data)
     if folder is None:
         return {}
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from plm import checkpoint
 from plm.batch import Batch
+from plm.callbacks.common import due
 from plm.errors import Interrupted
 
 
@@ -48,11 +49,8 @@ class Checkpoints(pl.Callback):
         """Save where it is due; stop where that was asked."""
         if not batch.last:
             return
-        planned = stage.plan.at(batch.step)
-        ends = stage.step == planned.first_step + planned.steps
-        every = self.every and stage.tokens_seen // self.every > batch.tokens_seen // self.every
         stops = stage.stop_agreed and stage.step < stage.plan.total_steps
-        if ends or every or stops:
+        if stops or due(stage, batch, self.every):
             self.save(trainer, stage)
         if stops:
             raise Interrupted(

@@ -6,6 +6,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from plm.batch import Batch
+from plm.callbacks.common import due
 
 Figures = dict[str, dict[str, float]]
 
@@ -26,12 +27,7 @@ class Validation(pl.Callback):
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """After the step's last micro-batch, where it is due."""
-        if not batch.last:
-            return
-        planned = stage.plan.at(batch.step)
-        ends = stage.step == planned.first_step + planned.steps
-        every = self.every and stage.tokens_seen // self.every > batch.tokens_seen // self.every
-        if ends or every:
+        if batch.last and due(stage, batch, self.every):
             self.latest = self.evaluate()
             stage.row.update(row(self.latest))
 

@@ -33,9 +33,9 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
     )
 
 
-def is_ready(settings: Mapping[str, Any]) -> bool:
-    """Were the data that the node `data` names prepared before?"""
-    found = is_prepared(
+def find_data(settings: Mapping[str, Any]) -> Path | None:
+    """The folder of the data that the node `data` names, if they were prepared before."""
+    return is_prepared(
         load_recipe(settings["recipe"]),
         data_dir=Path(settings["dir"]),
         vocab_size=settings["vocab_size"],
@@ -43,4 +43,3 @@ def is_ready(settings: Mapping[str, Any]) -> bool:
         seed=settings["seed"],
         path=settings["path"],
     )
-    return found is not None
