@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from plm.errors import CheckpointError, GuardStop
+from plm.errors import CheckpointError, ConfigError, GuardStop
 
 FORMAT = 1
 META = "meta.json"
@@ -75,6 +75,26 @@ def save(
             "are whole, and the same command goes on from the newest"
         ) from error
     return target
+
+
+def check_room(folder: Path, one: int, number: int) -> None:
+    """Stop a run whose checkpoints cannot all lie on the disk.
+
+    Args:
+        folder: where they will lie; need not exist yet.
+        one: bytes of a checkpoint.
+        number: how many lie there at the same time, the one being written included.
+    Raises:
+        ConfigError: there is less room than that.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if free < one * number:
+        raise ConfigError(
+            f"runs_dir: {folder} has {free / 1e9:.3g} GB free, and {number} checkpoints of about "
+            f"{one / 1e9:.3g} GB will lie there; make room, choose another runs_dir, or lower "
+            "checkpoint.keep_last"
+        )
 
 
 def read_meta(path: Path) -> dict[str, Any]:

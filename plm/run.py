@@ -116,9 +116,6 @@ class RunFolder:
             raise ConfigError(
                 f"{self.path} is in use by process {self._owner()}; wait for it or give a name=…"
             ) from error
-        self._lock.truncate(0)
-        self._lock.write(str(os.getpid()))
-        self._lock.flush()
         frozen = self.frozen()
         self.is_new = frozen is None
         if frozen is not None:
@@ -128,7 +125,17 @@ class RunFolder:
                     f"{self.path} holds a run with other settings ({'; '.join(found[:8])}); "
                     "give another name=…, or resume=never for a new folder"
                 )
-        checkpoint.write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(dict(settings)))
+        try:
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+            checkpoint.write_atomic(self.path / "config.yaml", OmegaConf.to_yaml(dict(settings)))
+        except OSError as error:
+            self.discard()
+            raise ConfigError(
+                f"runs_dir: {self.path} cannot be written: {error.strerror}; make room or choose "
+                "another"
+            ) from error
 
     def discard(self) -> None:
         """Remove the folder of a run that a mistake ended before it saved anything."""

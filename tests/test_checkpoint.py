@@ -1,13 +1,14 @@
 """Checkpoints are whole or not there."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
 from plm import checkpoint
-from plm.errors import CheckpointError, GuardStop
+from plm.errors import CheckpointError, ConfigError, GuardStop
 
 
 def write(folder: Path) -> None:
@@ -75,3 +76,10 @@ def test_prune_keeps_the_last_and_the_named(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, tokens, {}, write)
     checkpoint.prune(tmp_path, keep_last=1, keep={2})
     assert [int(p.name[7:]) for p in sorted(tmp_path.iterdir())] == [2, 4]
+
+
+def test_room_is_checked_before_the_first_step(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    checkpoint.check_room(tmp_path / "run" / "checkpoints", free // 8, 4)
+    with pytest.raises(ConfigError, match=r"4 checkpoints of about .* GB.*keep_last"):
+        checkpoint.check_room(tmp_path / "run" / "checkpoints", free // 2, 4)

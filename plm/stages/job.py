@@ -39,6 +39,7 @@ class Job:
         self._find_start()
         self._plan()
         self._model()
+        self._check_room()
 
     def _find_start(self) -> None:
         """Own checkpoint first; else what init_from names."""
@@ -145,6 +146,14 @@ class Job:
         )
         self.stage.step = self.first_step
         self.stage.tokens_seen = self.plan.tokens_before(self.first_step)
+
+    def _check_room(self) -> None:
+        # Weights and two moments in fp32: what AdamW keeps, and no optimizer here keeps more.
+        one = 3 * 4 * sum(p.numel() for p in self.model.parameters())
+        ends = sum(planned.end_tokens > self.stage.tokens_seen for planned in self.plan.phases)
+        # The last few, the ones at phase ends, and the one that is being written.
+        number = self.settings["checkpoint"]["keep_last"] + ends + 1
+        checkpoint.check_room(self.folder.checkpoints, one, number)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Held-out figures of every source now."""
