@@ -10,18 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-
-import hydra
-
-from plm.config import register_resolvers
 from plm.errors import PlmError
-from plm.explain import explain
+from plm.explain import explain, help_text
 
-register_resolvers()
+CONFIGS = Path(__file__).parent / "configs"
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def compose(config: Any) -> float:
     """Run one composed configuration; in a sweep a failure is raised, never an exit."""
     from hydra.core.hydra_config import HydraConfig
@@ -46,6 +40,16 @@ def compose(config: Any) -> float:
 
 def main() -> int:
     """Run the command line; a user's mistake is one line and exit code 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(help_text(CONFIGS))
+        return 0
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # After --help, which is to come at once.
+    import hydra
+
+    from plm.config import register_resolvers
+
+    register_resolvers()
     sweep = Path(tempfile.mkstemp(prefix="plm-sweep-", suffix=".jsonl")[1])
     multirun = any(word in ("-m", "--multirun") for word in sys.argv[1:])
     if multirun:
@@ -54,16 +58,12 @@ def main() -> int:
         os.environ["PLM_SWEEP_FILE"] = str(sweep)
     code = 0
     try:
-        compose()
+        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(compose)()
     except PlmError as error:
         print(error, file=sys.stderr)
         code = 1 if multirun else error.exit_code
-    except PermissionError as error:
-        print(f"runs_dir: {error.filename} cannot be written: {error.strerror}", file=sys.stderr)
-        code = 2
     except Exception as error:
-        line = explain(error, Path(__file__).parent / "configs")
-        if line is None:
+        if (line := explain(error, CONFIGS)) is None:
             raise
         print(line, file=sys.stderr)
         code = 2

@@ -1,4 +1,4 @@
-"""Hydra's, OmegaConf's and YAML's errors as one line with the nearest names."""
+"""What the command line says of itself: help, and errors as one line with the nearest names."""
 
 import re
 import sys
@@ -6,9 +6,60 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+GROUPS = {
+    "scale": "one size of everything: widths, tokens, rates; nano is for a laptop",
+    "experiment": "a whole run, with a plus sign: +experiment=plm_pretrain",
+    "stage": "what is done with the model",
+    "model": "the network; its parts are the groups below it",
+    "model/activation": "the function inside the feed-forward",
+    "model/attention": "what mixes positions",
+    "model/block": "how parts, norms and the residual stream are joined",
+    "model/embedding": "tokens to vectors, and the head",
+    "model/linear": "what makes every projection",
+    "model/matmul": "the two products inside attention",
+    "model/mlp": "the feed-forward",
+    "model/norm": "the normalisation",
+    "data": "which prepared recipe; data.path=book.txt takes your own text",
+    "phases": "token budgets, mixtures and segments of the rate",
+    "schedule": "the rate's course; wsdc joins the phases' segments",
+    "optimizer": "what makes a step of the gradients",
+    "scaling": "what the batch does to the peak rate",
+    "loss": "one more beside others: +loss@losses.z_loss=z_loss",
+    "callbacks": "what watches a run: +callbacks@callbacks.average=average",
+    "logger": "beside metrics.csv: +logger@loggers.wandb=wandb",
+    "trainer": "processes and how they share the model: trainer=ddp trainer.devices=2",
+    "sweep": "with -m: which settings are varied",
+}
+"""What a choice of the group decides; a group that is not named here is listed after these."""
+
+HELP = """Train a small language model: python train.py +experiment=plm_pretrain
+
+{groups}
+
+group=name takes another choice, key=value changes a setting: scale.peak_lr.pretrain=1e-3
+--cfg job shows the composed settings; -m sweeps: scale.peak_lr.pretrain=1e-3,2e-3
+The same command goes on with a run that was stopped; a finished run says where its report is."""
+
+
+def help_text(configs: Path) -> str:
+    """What --help shows. Hydra's own list of groups takes longer than all else of the start.
+
+    Args:
+        configs: folder of the configuration.
+    """
+    folders = {path.parent for path in configs.rglob("*.yaml")} - {configs}
+    there = {path.relative_to(configs).as_posix(): path for path in folders}
+    order = [name for name in GROUPS if name in there] + sorted(set(there) - set(GROUPS))
+    lines = []
+    for name in order:
+        choices = ", ".join(sorted(path.stem for path in there[name].glob("*.yaml")))
+        lines.append(f"{name:17} {GROUPS.get(name, '')}".rstrip())
+        lines.append(f"{'':17}   {choices}")
+    return HELP.format(groups="\n".join(lines))
+
 
 def explain(error: BaseException, configs: Path, name: str = "train") -> str | None:
-    """One line for an error of composition; None: it is not one.
+    """One line for an error of composition, or of a folder; None: it is neither.
 
     Args:
         error: what was raised.
@@ -23,6 +74,8 @@ def explain(error: BaseException, configs: Path, name: str = "train") -> str | N
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, known):
         seen = seen.__cause__
+    if isinstance(error, PermissionError):
+        return f"runs_dir: {error.filename} cannot be written: {error.strerror}"
     if seen is None:
         return None
     text = " ".join(str(error).split())

@@ -1,12 +1,14 @@
 """A user's mistake: one line that names the key and a way out, exit code 2, nothing written."""
 
-import runpy
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Trainer
+from tests.e2e.conftest import ROOT, Trainer
+from train import main
 
 CASES = {
     "unknown group": (["scael=nano"], ["scael", "scale"]),
@@ -44,9 +46,11 @@ def refused(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
     def call(*overrides: str) -> str:
         monkeypatch.setattr(sys, "argv", trainer.command(*overrides)[1:])
-        with pytest.raises(SystemExit) as ended:
-            runpy.run_path(sys.argv[0], run_name="__main__")
-        assert ended.value.code == 2
+        try:
+            code = main()
+        except SystemExit as error:
+            code = error.code
+        assert code == 2
         assert not trainer.runs.exists() or not list(trainer.runs.iterdir())
         said = capsys.readouterr()
         return told(said.out + said.err)
@@ -64,6 +68,28 @@ def test_one_line_and_exit_code_2(refused, case: str) -> None:
 def test_in_a_process_of_its_own(trainer: Trainer) -> None:
     assert "hidden_size" in told(trainer.run("model.hiden_size=64", code=2))
     assert not trainer.runs.exists()
+
+
+def test_help_lists_every_choice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    assert main() == 0
+    shown = capsys.readouterr().out
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        group = path.parent.relative_to(ROOT / "configs").as_posix()
+        if group != ".":
+            # Named with what it is for, and its choices in the line below.
+            found = re.search(rf"^{group} +\S.*\n(.*)$", shown, re.MULTILINE)
+            assert found and path.stem in found.group(1).replace(",", "").split(), path
+
+
+def test_help_needs_neither_hydra_nor_torch() -> None:
+    code = (
+        "import sys, train; sys.argv = ['train.py', '--help']; train.main(); "
+        "sys.exit(any(m in sys.modules for m in ('hydra', 'torch', 'lightning', 'omegaconf')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_empty_text(refused, tmp_path: Path) -> None:
