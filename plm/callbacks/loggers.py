@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from plm.checkpoint import META
 from plm.errors import ConfigError
 
 
@@ -66,7 +67,13 @@ def wandb(
 
 
 def keep_lineage(loggers: list[Logger], run_dir: Path, origin: str | None) -> None:
-    """Give W&B the run's configuration, manifest and summary, and what it was started from."""
+    """Give W&B the run's configuration, manifest and summary, and where its checkpoints lie.
+
+    Args:
+        loggers: those of the trainer; others than W&B's are passed over.
+        run_dir: the run's folder; checkpoints are named by reference, never uploaded.
+        origin: the checkpoint that the run was started from.
+    """
     from lightning.pytorch.loggers import WandbLogger
 
     for logger in loggers:
@@ -78,4 +85,18 @@ def keep_lineage(loggers: list[Logger], run_dir: Path, origin: str | None) -> No
                                     metadata={"init_from": origin})  # fmt: skip
         for name in ("config.yaml", "manifest.json", "summary.json"):
             artifact.add_file(str(run_dir / name))
+        for path in sorted((run_dir / "checkpoints").glob("tokens-*")):
+            meta = (path / META).absolute()
+            artifact.add_reference(meta.as_uri(), name=f"{path.name}/{META}")
         logger.experiment.log_artifact(artifact)
+        _use(logger, origin)
+
+
+def _use(logger: Any, origin: str | None) -> None:
+    """Draw the line from the run that this one was started from, where W&B has seen that one."""
+    if origin is None or logger.experiment.offline:
+        return
+    before = Path(origin).parent.parent / "wandb_id"
+    if before.is_file():
+        name = f"run-{before.read_text(encoding='utf-8').strip()}:latest"
+        logger.experiment.use_artifact(name, type="run")
