@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 
 from plm import launch
 from plm.config import build, check_targets, plain, trust
-from plm.errors import ConfigError, PlmError
+from plm.errors import ConfigError, Interrupted, PlmError
 from plm.phases import Plan
 from plm.run import RunFolder
 
@@ -83,6 +84,13 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
     settings = settle(config)
     if launch.external():
         return _as_rank(settings), 0.0
+    try:
+        return _start(settings, in_sweep)
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on") from None
+
+
+def _start(settings: dict[str, Any], in_sweep: bool) -> tuple[int, float]:
     folder = RunFolder.choose(settings)
     if folder.status().get("status") == "done":
         folder.claim(settings)
@@ -133,12 +141,28 @@ def prepare(settings: dict[str, Any]) -> None:
 
 def _as_rank(settings: dict[str, Any]) -> int:
     """One of the ranks that torchrun, or the like, has started: rank 0 makes the folder."""
+    chosen, ranks = settings["trainer"], int(os.environ["WORLD_SIZE"])
+    if chosen["devices"] * chosen["num_nodes"] != ranks or not chosen["strategy"]:
+        error = ConfigError(
+            f"{ranks} processes were started, the configuration has trainer.devices="
+            f"{chosen['devices']} on trainer.num_nodes={chosen['num_nodes']}; give trainer=ddp (or "
+            f"fsdp, deepspeed_zero2) and trainer.devices=<processes of a machine>"
+        )
+        if os.environ["RANK"] == "0":
+            print(error, file=sys.stderr)
+        return error.exit_code
+    import torch
     import torch.distributed as dist
 
+    from plm.precision import accelerator_of
     from plm.strategies import backend
     from plm.worker import run
 
-    dist.init_process_group(backend())
+    accelerator = accelerator_of(settings["trainer"]["accelerator"])
+    if accelerator == "cuda":
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # Rank 0 may prepare data for hours before the others hear of it.
+    dist.init_process_group(backend(accelerator), timeout=timedelta(days=1))
     rank, said = dist.get_rank(), [None, None]
     folder = RunFolder.choose(settings)
     if rank == 0:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from plm.errors import Interrupted
 
+ROOT = Path(__file__).resolve().parents[1]
 GRACE_S = 25.0
 
 
@@ -47,7 +48,9 @@ def run_ranks(config: Path, ranks: int) -> int:
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     children = []
     for rank in range(ranks):
-        env = {**os.environ, "PLM_WORKER": "1"}
+        # The checkout need not be installed, nor be where the command was given.
+        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+        env = {**os.environ, "PYTHONPATH": path}
         if ranks > 1:
             env |= {**shared, "WORLD_SIZE": str(ranks), "RANK": str(rank)}
             env |= {"LOCAL_RANK": str(rank), "NODE_RANK": "0"}

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,15 @@ class Sums:
 
     def means(self) -> dict[str, float]:
         """Mean of each name over all ranks, and start anew; NaN where nothing was counted."""
+        found = self.state()
+        self._total.clear()
+        self._count.clear()
+        return {
+            name: total / count if count else math.nan for name, (total, count) in found.items()
+        }
+
+    def state(self) -> dict[str, tuple[float, float]]:
+        """Total and count of each name over all ranks; every rank must call it."""
         names = sorted(self._total)
         if not names:
             return {}
@@ -38,10 +49,13 @@ class Sums:
         )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(both)
-        self._total.clear()
-        self._count.clear()
-        values = (both[:, 0] / both[:, 1]).tolist()
-        return dict(zip(names, values, strict=True))
+        return {name: (pair[0], pair[1]) for name, pair in zip(names, both.tolist(), strict=True)}
+
+    def load(self, state: Mapping[str, tuple[float, float]], device: torch.device) -> None:
+        """Go on from a state: on one rank alone, the others begin with nothing."""
+        for name, (total, count) in state.items():
+            self._total[name] = torch.tensor(total, dtype=torch.float64, device=device)
+            self._count[name] = torch.tensor(count, dtype=torch.float64, device=device)
 
 
 class MetricsTable:

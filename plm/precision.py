@@ -5,6 +5,15 @@ import torch
 from plm.errors import ConfigError
 
 
+def accelerator_of(choice: str) -> str:
+    """Lightning's name of an accelerator choice: auto is CUDA (or ROCm) where there is one, else
+    the CPU. Lightning's own auto would take Apple's MPS, which has no fp64.
+    """
+    if choice == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return choice
+
+
 def precision_of(choice: str, accelerator: str) -> str:
     """Lightning's name of a precision choice.
 

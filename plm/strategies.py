@@ -4,6 +4,7 @@ A strategy is Lightning's; the placement beside it accumulates, clips, saves and
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from lightning.pytorch.strategies import (
 from torch import Tensor, nn
 
 from plm import checkpoint
-from plm.errors import ConfigError
+from plm.errors import CheckpointError, ConfigError, GuardStop
+from plm.precision import accelerator_of
+
+_OTHER_STRATEGY = (
+    "{folder} was written by another strategy; go on with that one, or start from its weights "
+    "with init_from={folder} init=weights"
+)
 
 
 class Placement:
@@ -29,7 +36,10 @@ class Placement:
     """
 
     whole_matrices = True
-    averages = True
+    whole_weights = True
+    """Does every rank hold all weights: what a mean of them, or sampling, needs."""
+    freezes = True
+    """Can a phase keep some of the weights from learning?"""
 
     def __init__(self, stage: Any) -> None:
         self.stage = stage
@@ -54,14 +64,59 @@ class Placement:
             with wrapped.no_sync():
                 yield
 
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales fp16's losses; None in other precisions."""
+        return getattr(self.stage.trainer.precision_plugin, "scaler", None)
+
     def clip(self, max_norm: float) -> Tensor:
-        """Clip the gradients to a norm and return the norm before: scalar, fp32."""
+        """Clip the gradients to a norm, 0 for none, and return the norm before: scalar, fp32."""
+        if self.scaler is not None:
+            self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.stage.model.parameters() if p.grad is not None]
-        return nn.utils.clip_grad_norm_(parameters, max_norm)
+        if max_norm:
+            return nn.utils.clip_grad_norm_(parameters, max_norm)
+        return nn.utils.get_total_norm([p.grad for p in parameters])
+
+    def step(self, norm: Tensor) -> bool:
+        """Move the weights; False where the gradients' norm, as `clip` said it, forbids it."""
+        finite = bool(torch.isfinite(norm))
+        if self.scaler is not None:
+            # Lightning would take the scale off a second time. The scaler itself leaves out a step
+            # that overflowed, and lowers the scale: no bad step while it can go lower.
+            lowest = self.scaler.get_scale() <= 1.0
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            return finite or not lowest
+        if finite:
+            self.stage.optimizers().step()
+        return finite
 
     def norm(self, before: Tensor) -> Tensor:
         """The gradients' norm, once the step was made: what `clip` said."""
         return before
+
+    def load_optimizer(self, load: Any) -> None:
+        """Call `load`, which fills the optimizer's state, and keep this run's own settings.
+
+        A fork may have another rate or decay than the run whose state it takes over.
+
+        Raises:
+            CheckpointError: the state is another optimizer's.
+        """
+        own = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer.param_groups
+        ]
+        try:
+            load()
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"the checkpoint's optimizer state does not fit ({error}); init=weights takes the "
+                "weights alone"
+            ) from error
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)
 
     def write(self, folder: Path, state: dict[str, Any]) -> None:
         """Write weights, optimizer and `state` into a checkpoint's folder; on rank 0 only."""
@@ -70,22 +125,29 @@ class Placement:
         weights = self.stage.model.state_dict()
         save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()},
                   folder / checkpoint.WEIGHTS)  # fmt: skip
+        if self.scaler is not None:
+            state = {**state, "scaler": self.scaler.state_dict()}
         torch.save({**state, "optimizer": self.optimizer.state_dict()}, folder / checkpoint.STATE)
 
     collective_write = False
 
     def read(self, folder: Path, state: dict[str, Any]) -> None:
         """Take weights and optimizer from a checkpoint; `state` is its state.pt."""
+        if "optimizer" not in state:
+            raise CheckpointError(_OTHER_STRATEGY.format(folder=folder))
         weights = checkpoint.read_weights(folder)
         checkpoint.fit_weights(weights, self.stage.model.state_dict(), folder)
         self.stage.model.load_state_dict(weights)
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.load_optimizer(lambda: self.optimizer.load_state_dict(state["optimizer"]))
+        if self.scaler is not None and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
 
 
 class ShardedPlacement(Placement):
     """FSDP2: each rank holds a part; checkpoints are DCP's folder, read on any number of ranks."""
 
     collective_write = True
+    whole_weights = False
 
     @contextlib.contextmanager
     def accumulate(self, last: bool) -> Iterator[None]:
@@ -118,17 +180,16 @@ class ShardedPlacement(Placement):
         from torch.distributed.checkpoint.state_dict import set_state_dict
 
         if not (folder / checkpoint.SHARDS).is_dir():
-            raise ConfigError(
-                f"{folder} was written by another strategy; go on with that one, or start from its "
-                f"weights with init_from={folder}"
-            )
+            raise CheckpointError(_OTHER_STRATEGY.format(folder=folder))
         parts = self._parts()
         dcp.load(parts, checkpoint_id=str(folder / checkpoint.SHARDS))
-        set_state_dict(
-            self.stage.model,
-            self.optimizer,
-            model_state_dict=parts["model"],
-            optim_state_dict=parts["optimizer"],
+        self.load_optimizer(
+            lambda: set_state_dict(
+                self.stage.model,
+                self.optimizer,
+                model_state_dict=parts["model"],
+                optim_state_dict=parts["optimizer"],
+            )
         )
 
 
@@ -137,6 +198,8 @@ class DeepSpeedPlacement(Placement):
 
     whole_matrices = False
     collective_write = True
+    whole_weights = False
+    freezes = False
 
     @property
     def engine(self) -> Any:
@@ -155,9 +218,20 @@ class DeepSpeedPlacement(Placement):
         """The engine clips inside its step: nothing is known before it."""
         return torch.zeros(())
 
+    def step(self, norm: Tensor) -> bool:
+        """Move the weights, whatever their gradients are."""
+        self.stage.optimizers().step()
+        return True
+
     def norm(self, before: Tensor) -> Tensor:
         """The norm that the engine found in its step."""
         norm = self.engine.get_global_grad_norm()
+        if norm is not None and not math.isfinite(float(norm)):
+            # The engine has no guard of its own in fp32 and bf16.
+            raise GuardStop(
+                f"the gradient was not finite after {self.stage.tokens_seen} tokens, and DeepSpeed "
+                "has stepped with it; go on from the newest checkpoint with a lower rate"
+            )
         return before if norm is None else torch.as_tensor(float(norm))
 
     def write(self, folder: Path, state: dict[str, Any]) -> None:
@@ -176,11 +250,10 @@ class DeepSpeedPlacement(Placement):
     def read(self, folder: Path, state: dict[str, Any]) -> None:
         """Every rank reads its part."""
         if not (folder / "deepspeed").is_dir():
-            raise ConfigError(
-                f"{folder} was written by another strategy; go on with that one, or start from its "
-                f"weights with init_from={folder}"
-            )
-        self.engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
+            raise CheckpointError(_OTHER_STRATEGY.format(folder=folder))
+        self.load_optimizer(
+            lambda: self.engine.load_checkpoint(str(folder / "deepspeed"), tag="state")
+        )
 
 
 class CPUDeepSpeedStrategy(DeepSpeedStrategy):
@@ -210,34 +283,37 @@ class CPUDeepSpeedStrategy(DeepSpeedStrategy):
         return torch.device("cpu", 0)
 
 
-def backend() -> str:
-    """Collectives of this machine: nccl with a GPU, else gloo."""
-    return "nccl" if torch.cuda.is_available() else "gloo"
+def backend(accelerator: str = "auto") -> str:
+    """Collectives for an accelerator: nccl with a GPU, else gloo."""
+    return "nccl" if accelerator_of(accelerator) == "cuda" else "gloo"
 
 
-def ddp() -> Strategy:
+def ddp(accelerator: str = "auto") -> Strategy:
     """Every rank holds all; gradients are averaged."""
-    return DDPStrategy(process_group_backend=backend(), gradient_as_bucket_view=True)
+    return DDPStrategy(process_group_backend=backend(accelerator), gradient_as_bucket_view=True)
 
 
-def fsdp(devices: int, num_nodes: int = 1) -> Strategy:
+def fsdp(devices: int, num_nodes: int = 1, accelerator: str = "auto") -> Strategy:
     """FSDP2 over all ranks (arXiv:2304.11277), by Lightning's ModelParallelStrategy."""
     return ModelParallelStrategy(
         data_parallel_size=devices * num_nodes,
         tensor_parallel_size=1,
-        process_group_backend=backend(),
+        process_group_backend=backend(accelerator),
     )
 
 
-def deepspeed(stage: int, clip_norm: float) -> Strategy:
+def deepspeed(stage: int, clip_norm: float, accelerator: str = "auto") -> Strategy:
     """DeepSpeed ZeRO (arXiv:1910.02054).
 
     Args:
-        stage: 1, 2 or 3: optimizer, gradients, weights are shared out.
+        stage: 1 or 2: optimizer, and gradients, are shared out. (3, the weights too, does not
+            run: a tied head is read outside the module that it belongs to.)
         clip_norm: the engine clips itself.
     Raises:
-        ConfigError: deepspeed is not installed.
+        ConfigError: deepspeed is not installed, or another stage.
     """
+    if stage not in (1, 2):
+        raise ConfigError(f"trainer.strategy.stage={stage} is not 1 or 2; trainer=fsdp shares more")
     try:
         import deepspeed as _  # noqa: F401
     except ImportError as error:
@@ -252,7 +328,7 @@ def deepspeed(stage: int, clip_norm: float) -> Strategy:
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
         },
-        process_group_backend=backend(),
+        process_group_backend=backend(accelerator),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from plm.config import trust
-from plm.errors import ConfigError, PlmError
+from plm.errors import ConfigError, Interrupted, PlmError
 from plm.run import RunFolder, setup_logging
 
 log = logging.getLogger("plm")
@@ -30,15 +30,23 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
         run_stage(settings, folder)
     except PlmError as error:
         return _end(folder, rank, error, error.exit_code)
+    except KeyboardInterrupt:
+        stopped = Interrupted("interrupted; the same command goes on from what is saved")
+        return _end(folder, rank, stopped, Interrupted.exit_code)
     except SystemExit as error:
         return int(error.code or 0)
     except BaseException as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        if isinstance(error, MemoryError) or _out_of_memory(error):
             short = "this model or batch does not fit the memory; lower scale or micro_batch_size"
             return _end(folder, rank, ConfigError(short), ConfigError.exit_code)
         log.error(traceback.format_exc())
         return _end(folder, rank, error, 1)
     return 0
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    said = str(error)
+    return any(words in said for words in ("can't allocate memory", "out of memory"))
 
 
 def _end(folder: RunFolder, rank: int, error: BaseException, code: int) -> int:

@@ -19,6 +19,8 @@ from plm.data.prepared import Prepared
 from plm.data.tokenizer import END_OF_TEXT, load
 
 CACHE = "ngrams.json"
+# About a hundred bytes a token are held while they are counted.
+MOST_TOKENS = 30_000_000
 
 
 def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
@@ -26,7 +28,8 @@ def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
 
     Returns:
         By source: unigram, bigram_add_one, bigram_kneser_ney, trigram_kneser_ney. Kept in
-        ngrams.json of the prepared folder, so that the second call reads a file.
+        ngrams.json of the prepared folder, so that the second call reads a file. A source whose
+        train split is longer than MOST_TOKENS is left out: all of its trigrams lie in memory.
     """
     cache = prepared.folder / CACHE
     if cache.is_file():
@@ -35,6 +38,7 @@ def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
     found = {
         name: baselines(parts["train"], parts["val"], prepared.vocab_size, end)
         for name, parts in prepared.sources.items()
+        if parts["train"].n_tokens <= MOST_TOKENS
     }
     partial = cache.with_name(f"{CACHE}.{os.getpid()}")
     partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

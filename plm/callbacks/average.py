@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from plm.batch import Batch
+from plm.errors import ConfigError
 
 
 class WeightAverage(pl.Callback):
@@ -28,6 +29,18 @@ class WeightAverage(pl.Callback):
     def __init__(self, run_dir: Path, *, phase: str = "decay", every_steps: int = 5) -> None:
         self.phase, self.every = phase, every_steps
         self.count, self.mean = 0, {}
+
+    def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
+        """Refuse what cannot work before the first step.
+
+        Raises:
+            ConfigError: no rank holds all weights.
+        """
+        if not stage.placement.whole_weights:
+            raise ConfigError(
+                "callbacks.average needs all weights in one process, which FSDP and ZeRO share "
+                "out; use trainer=single or ddp, or callbacks.average=null"
+            )
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int
@@ -47,7 +60,9 @@ class WeightAverage(pl.Callback):
             if name not in self.mean:
                 self.mean[name] = value.detach().clone()
             else:
-                self.mean[name] += (value - self.mean[name]) / self.count
+                # Read from a checkpoint it lies on the CPU.
+                mean = self.mean[name] = self.mean[name].to(value.device)
+                mean += (value - mean) / self.count
 
     def write(self, folder: Path) -> None:
         """The mean so far, into a checkpoint's folder."""

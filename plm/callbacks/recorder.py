@@ -40,7 +40,7 @@ class Recorder(pl.Callback):
         self.flops_per_token, self.peak = flops_per_token, peak_flops
         self.order, self.progress = order, progress
         self.elapsed, self._started = elapsed, time.perf_counter()
-        self._tokens, self._seconds, self._wait = 0, 0.0, 0.0
+        self._tokens, self._seconds, self._wait, self._before = 0, 0.0, 0.0, 0.0
         self._ended, self._flops = time.perf_counter(), 0.0
         self._zeros: dict[str, Tensor] = {}
         self._watch, self._hooks = False, []
@@ -49,7 +49,8 @@ class Recorder(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
         """Listen to the sparse activations of each layer."""
-        for index, layer in enumerate(stage.model.layers):
+        # A hook would cut every compiled layer in two.
+        for index, layer in enumerate([] if stage.compiled else stage.model.layers):
             for module in layer.modules():
                 if getattr(module, "sparse", False):
                     self._hooks.append(module.register_forward_hook(self._count(str(index))))
@@ -67,7 +68,11 @@ class Recorder(pl.Callback):
         self, trainer: pl.Trainer, stage: Any, batch: Batch, batch_idx: int
     ) -> None:
         """How long the step waited for its data; whether it is one to look at."""
-        self._wait += time.perf_counter() - self._ended
+        waited = time.perf_counter() - self._ended
+        self._wait += waited
+        if batch.first:
+            # What passes between a step's micro-batches is in its own time already.
+            self._before += waited
         self._watch = batch.last and self._due(stage, batch.step)
 
     def _due(self, stage: Any, step: int) -> bool:
@@ -88,12 +93,16 @@ class Recorder(pl.Callback):
                 per_s = self.speed["tokens"] / max(self.speed["seconds"], 1e-9)
                 seen = stage.tokens_seen - stage.plan.origin_tokens
                 self.progress.update(seen, self.loss, stage.lr, batch.phase, per_s)
+        self.through()
+
+    def through(self) -> None:
+        """From now on the next batch is waited for."""
         self._ended = time.perf_counter()
 
     def _write(self, trainer: pl.Trainer, stage: Any, batch: Batch) -> None:
         means = stage.sums.means()
         self.loss = means.pop("cross_entropy", float("nan"))
-        seconds = self._seconds + self._wait
+        seconds = self._seconds + self._before
         self.speed["tokens"] += self._tokens
         self.speed["seconds"] += seconds
         self.speed["flops"] += self._flops
@@ -116,7 +125,8 @@ class Recorder(pl.Callback):
         row |= {f"mix/{name}": n for name, n in self.order.cursors(stage.step).items()}
         row |= stage.row
         stage.row = {}
-        self._tokens, self._seconds, self._wait, self._flops = 0, 0.0, 0.0, 0.0
+        self._tokens, self._seconds, self._wait, self._before = 0, 0.0, 0.0, 0.0
+        self._flops = 0.0
         self._zeros = {}
         if trainer.global_rank == 0:
             self.table.add(row)

@@ -24,7 +24,8 @@ class Context:
         extras: what the batch's source added, by name.
         taps: outputs of the named parts that a regularizer reads, by module name.
         losses: what the parts added with add_loss, by "<module path>.<name>".
-        path: module path of the part that runs, kept by the block.
+        layer: module path of the layer that runs, kept by the model.
+        part: name in the layer of the part that runs, kept by the block.
         shared: tables that parts compute once a forward (masks, rotary angles), by key.
     """
 
@@ -39,7 +40,8 @@ class Context:
     extras: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
     losses: dict[str, LossSum] = field(default_factory=dict)
-    path: str = ""
+    layer: str = ""
+    part: str = ""
     shared: dict[object, object] = field(default_factory=dict)
 
     @classmethod
@@ -61,7 +63,7 @@ class Context:
         loss instead of adding it twice. The count must depend on the batch's shape alone (rows or
         positions): the stage scales it up to the global batch before the first backward.
         """
-        self.losses[f"{self.path}.{name}"] = loss
+        self.losses[f"{self.layer}.{self.part}.{name}"] = loss
 
     def rotary(self, dim: int, theta: float) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each [B, T, dim / 2] in `wide`, of the rotary angles at `positions`."""

@@ -1,8 +1,10 @@
 """The root of a language model: embedding, layers, final norm, head and losses."""
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +47,8 @@ class Transformer(nn.Module):
         attention, mlp: partials, completed with hidden_size, linear, norm or activation, matmul.
         activation: `() -> module`.
         norm: `(size) -> module`.
-        block: partial, completed with attention, mlp, norm and the layer's path.
+        block: partial, completed with hidden_size, attention, mlp and norm; it keeps
+            `context.part` at the name of the part that runs.
         linear: `(in, out, role) -> module`.
         matmul: product inside attention.
         embedding: partial, completed with V, D and linear.
@@ -106,8 +109,8 @@ class Transformer(nn.Module):
         self.embed_tokens = embedding(vocab_size, hidden_size, linear=projection)
         self.embedded = Tap()
         self.layers = nn.ModuleList(
-            block(hidden_size, attention=mixer, mlp=feed_forward, norm=norm, path=f"layers.{index}")
-            for index in range(num_hidden_layers)
+            block(hidden_size, attention=mixer, mlp=feed_forward, norm=norm)
+            for _ in range(num_hidden_layers)
         )
         self.norm = norm(hidden_size)
         self.heads = nn.ModuleDict(
@@ -125,13 +128,9 @@ class Transformer(nn.Module):
             ConfigError: another name.
         """
         pick(kernels)
-        for module in self.modules():
-            if module is self or hasattr(module, "kernels"):
-                module.kernels = kernels
-
         # A norm is called without a context: it is told once.
         for module in self.modules():
-            if hasattr(module, "kernels"):
+            if module is self or hasattr(module, "kernels"):
                 module.kernels = kernels
 
     def init_weights(self, seed: int) -> None:
@@ -184,7 +183,7 @@ class Transformer(nn.Module):
         if labels is None:
             return Output(hidden, dict(context.losses), F.linear(hidden, head_weight))
         found = {
-            name: loss(hidden, head_weight, labels, kernels=self.kernels)
+            name: self._call(loss, hidden, head_weight, labels)
             for name, loss in (losses or {}).items()
         }
         for name, head in self.heads.items():
@@ -193,14 +192,18 @@ class Transformer(nn.Module):
             found[f"regularizers.{name}"] = regularizer(context, context.tokens_seen)
         return Output(hidden, {**found, **context.losses})
 
+    def _call(self, loss: Loss, *given: Tensor) -> LossSum:
+        """A loss may want to know which kernels to use; none has to."""
+        return loss(*given, kernels=self.kernels) if _wants_kernels(loss) else loss(*given)
+
     def _run(self, hidden: Tensor, context: Context) -> Tensor:
         hidden = self._enter(hidden, context)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             self._prepare(layer, context)
             if self.checkpoint_activations and self.training:
-                hidden = checkpoint(layer, hidden, context, use_reentrant=False)
+                hidden = checkpoint(_layer, layer, index, hidden, context, use_reentrant=False)
             else:
-                hidden = layer(hidden, context)
+                hidden = _layer(layer, index, hidden, context)
         return self.norm(hidden)
 
     def _enter(self, hidden: Tensor, context: Context) -> Tensor:
@@ -230,7 +233,8 @@ class Transformer(nn.Module):
     def step(self, tokens: Tensor, states: list[object], context: Context) -> Tensor:
         """Take T new positions: [B, T] int64 -> logits of the last one, [B, V]."""
         hidden = self._enter(self.embed_tokens(tokens), context)
-        for layer, state in zip(self.layers, states, strict=True):
+        for index, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
+            context.layer = f"layers.{index}"
             hidden = layer.step(hidden, state, context)
         return F.linear(self.norm(hidden[:, -1]), self.embed_tokens.head_weight)
 
@@ -253,6 +257,18 @@ class Transformer(nn.Module):
                     found[parameter] = role or found.get(parameter, "other")
         return found
 
+    def parameter_settings(self) -> dict[str, dict[str, float | bool]]:
+        """What parts ask of the optimizer, by parameter: `rate_factor`, `decay`.
+
+        A part asks by a method of this name, with its own parameters' names.
+        """
+        return {
+            f"{name}.{parameter}": asked
+            for name, module in self.named_modules()
+            if module is not self and hasattr(module, "parameter_settings")
+            for parameter, asked in module.parameter_settings().items()
+        }
+
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, head included, attention causal."""
         head = 2.0 * self.vocab_size * self.hidden_size
@@ -270,6 +286,20 @@ class Transformer(nn.Module):
         return (
             total if embedding else total - sum(p.numel() for p in self.embed_tokens.parameters())
         )
+
+
+def _layer(layer: nn.Module, index: int, hidden: Tensor, context: Context) -> Tensor:
+    """One layer. Its name is set here, out of what torch.compile sees: a compiled layer that
+    names itself is compiled anew for every layer. In the recomputation it is set again.
+    """
+    context.layer = f"layers.{index}"
+    return layer(hidden, context)
+
+
+@lru_cache(maxsize=64)
+def _wants_kernels(loss: Loss) -> bool:
+    parameters = inspect.signature(loss).parameters.values()
+    return any(p.name == "kernels" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -30,6 +30,7 @@ def generate(
     top_k: int = 0,
     seed: int = 0,
     stop: int | None = None,
+    rope_theta: float | None = None,
 ) -> Tensor:
     """Continue prompts of one length.
 
@@ -41,6 +42,7 @@ def generate(
         top_k: sample among so many only; 0: among all.
         seed: of the draws.
         stop: a row that has drawn this token repeats it until all rows have.
+        rope_theta: rotary base, where it is not the model's own.
     Returns:
         [B, N] int64, N at most max_new_tokens.
     Raises:
@@ -62,7 +64,7 @@ def generate(
     training = model.training
     model.eval()
     try:
-        found = _draw(model, prompts, max_new_tokens, temperature, top_k, seed, stop)
+        found = _draw(model, prompts, max_new_tokens, temperature, top_k, seed, stop, rope_theta)
     finally:
         model.train(training)
     return torch.stack(found, dim=1) if found else prompts[:, :0]
@@ -76,6 +78,7 @@ def _draw(
     top_k: int,
     seed: int,
     stop: int | None,
+    rope_theta: float | None,
 ) -> list[Tensor]:
     """New tokens, [B] each, in the order they were drawn."""
     (batch, length), device = prompts.shape, prompts.device
@@ -86,7 +89,7 @@ def _draw(
     tokens, start, found = prompts, 0, []
     for _ in range(max_new_tokens):
         positions = torch.arange(start, start + tokens.shape[1], device=device).expand(batch, -1)
-        logits = model.step(tokens, states, Context(positions=positions))
+        logits = model.step(tokens, states, Context(positions=positions, rope_theta=rope_theta))
         start += tokens.shape[1]
         new = choose(logits, temperature, top_k, generator)
         if stop is not None:

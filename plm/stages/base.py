@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
-from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -35,11 +34,12 @@ class Stage(pl.LightningModule):
         make_optimizer: `(named parameters, lr=) -> Optimizer`.
         peak_lr: rate at share 1.
         losses: by name, each divided by the kept labels of the whole global batch.
-        clip_norm: largest gradient norm.
+        clip_norm: largest gradient norm; 0: none.
         seed: of every draw, with the step.
         transforms: what changes the model, by tokens.
         regularizers: of each phase, by the phase's name.
         compile_layers: run each layer through torch.compile.
+        rate_factors: of each phase, on the peak rate, by the phase's name; what is not there is 1.
     """
 
     automatic_optimization = False
@@ -58,13 +58,17 @@ class Stage(pl.LightningModule):
         transforms: Transforms,
         regularizers: Mapping[str, Mapping[str, Callable[..., LossSum]]],
         compile_layers: bool = False,
+        rate_factors: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
+        if clip_norm < 0:
+            raise ConfigError(f"clip_norm={clip_norm} is negative; 0 switches clipping off")
         self.model, self.plan, self.schedule = model, plan, schedule
         self.make_optimizer, self.peak_lr = make_optimizer, peak_lr
         self.losses, self.clip_norm, self.seed = losses, clip_norm, seed
         self.transforms, self.regularizers = transforms, regularizers
-        self.compile_layers = compile_layers
+        self.compile_layers, self.compiled = compile_layers, False
+        self.rate_factors = rate_factors or {}
         self.step, self.tokens_seen = 0, plan.origin_tokens
         self.sums = Sums()
         self.bad_steps, self.bad_in_a_row = 0, 0
@@ -73,6 +77,7 @@ class Stage(pl.LightningModule):
         self.stop_asked, self.stop_agreed = False, False
         self.row: dict[str, float] = {}
         self._planned: PlannedPhase | None = None
+        self._frozen: list[nn.Parameter] = []
         self._kept, self._world, self._begun = 1.0, 1, time.perf_counter()
 
     def compute(self, batch: Batch) -> dict[str, LossSum]:
@@ -88,6 +93,7 @@ class Stage(pl.LightningModule):
         if self.compile_layers and not (torch.cuda.is_available() or _has_compiler()):
             log.warning("compile=true: there is no C++ compiler here; the layers run uncompiled")
         elif self.compile_layers:
+            self.compiled = True
             for layer in self.model.layers:
                 layer.compile()
 
@@ -105,11 +111,16 @@ class Stage(pl.LightningModule):
 
     def named(self) -> list[NamedParameter]:
         """Every parameter with its name and role."""
-        roles = self.model.roles()
+        roles, asked = self.model.roles(), self.model.parameter_settings()
         return [
-            NamedParameter(name=name, parameter=parameter, role=roles.get(name, "other"))
+            NamedParameter(name, parameter, roles.get(name, "other"), **asked.get(name, {}))
             for name, parameter in self.model.named_parameters()
         ]
+
+    @property
+    def rope_theta(self) -> float | None:
+        """The rotary base of the phase that the weights come from; None: the model's own."""
+        return self.plan.at(max(self.step - 1, 0)).phase.rope_theta
 
     def training_step(self, batch: Batch, index: int) -> None:
         """One micro-batch; the step's last one also moves the weights."""
@@ -120,7 +131,7 @@ class Stage(pl.LightningModule):
         terms = []
         for name, loss in found.items():
             self.sums.add(name, loss)
-            if name in self.losses:
+            if name in self.losses or name.startswith("heads."):
                 terms.append(loss.total / self._kept)
             else:
                 # Counts of parts' own losses depend on the shape alone: scale by share of rows.
@@ -148,11 +159,25 @@ class Stage(pl.LightningModule):
     def _enter(self, planned: PlannedPhase) -> None:
         """What a phase changes besides its data and rate."""
         self._planned = planned
-        patterns = planned.phase.trainable
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(not patterns or any(fnmatch(name, p) for p in patterns))
+        self._freeze(planned)
         if self.transforms.due(planned, self.tokens_seen):
             self._transform(planned)
+
+    def _freeze(self, planned: PlannedPhase) -> None:
+        patterns, self._frozen = planned.phase.trainable, []
+        if patterns and not self.placement.freezes:
+            raise ConfigError(
+                f"phases.{planned.phase.name}.trainable cannot be used with DeepSpeed, which takes "
+                "all weights over; use trainer=single, ddp or fsdp"
+            )
+        for name, parameter in self.model.named_parameters():
+            learns = not patterns or any(fnmatch(name, p) for p in patterns)
+            if self._structure_fixed():
+                # DDP waits for every gradient that it saw when it was set up: they are made, and
+                # dropped before the step.
+                self._frozen += [] if learns else [parameter]
+            else:
+                parameter.requires_grad_(learns)
 
     def _transform(self, planned: PlannedPhase) -> None:
         if self._structure_fixed():
@@ -182,15 +207,17 @@ class Stage(pl.LightningModule):
     def _finish(self, batch: Batch) -> None:
         planned = self.plan.at(batch.step)
         step_tokens = planned.phase.global_batch_tokens
+        for parameter in self._frozen:
+            parameter.grad = None
         self.grad_norm = self.placement.clip(self.clip_norm)
         share = self.schedule(batch.tokens_seen + step_tokens)
+        share *= self.rate_factors.get(planned.phase.name, 1.0)
         optimizer = self.placement.optimizer
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
         self.lr = self.peak_lr * share
-        if bool(torch.isfinite(self.grad_norm)):
+        if self.placement.step(self.grad_norm):
             self.bad_in_a_row = 0
-            self.optimizers().step()
             self.grad_norm = self.placement.norm(self.grad_norm)
         else:
             self._skip(batch)
@@ -218,16 +245,3 @@ def _has_compiler() -> bool:
 def _seed_of(seed: int, batch: Batch) -> int:
     text = f"{seed}/{batch.step}/{batch.first_row}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
-
-
-def describe(model: nn.Module) -> dict[str, Any]:
-    """Sizes of a model for the summary."""
-    return {
-        "parameters": model.parameters_of(),
-        "parameters_without_embedding": model.parameters_of(embedding=False),
-        "describe": (
-            f"{len(model.layers)} layers of {type(model.layers[0].self_attn).__name__} and "
-            f"{type(model.layers[0].mlp).__name__}, hidden {model.hidden_size}, "
-            f"vocabulary {model.vocab_size}"
-        ),
-    }

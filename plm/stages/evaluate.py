@@ -33,6 +33,7 @@ def validate(
     micro_batch_size: int,
     isolate: bool,
     device: torch.device,
+    rope_theta: float | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> dict[str, dict[str, float]]:
@@ -44,6 +45,7 @@ def validate(
         token_bytes: [V] int32, bytes of each token's text.
         seq_len, windows: length and greatest number of windows a source.
         isolate: keep the documents of a window apart, as in training.
+        rope_theta: rotary base, where it is not the model's own.
         rank, world_size: the ranks share the windows out.
     Returns:
         By source: loss in nats a token, bpb in bits a byte of text.
@@ -63,7 +65,7 @@ def validate(
             zeros = np.zeros(len(rows), dtype=np.int64)
             found = assemble([stream], Windows(zeros, offset, zeros, seq_len), isolate)
             found["labels"][~torch.from_numpy(real)] = IGNORE_INDEX
-            sums[index] += _forward(model, found, token_bytes, device)
+            sums[index] += _forward(model, found, token_bytes, device, rope_theta)
     model.train(training)
     if world_size > 1:
         torch.distributed.all_reduce(sums)
@@ -77,7 +79,11 @@ def validate(
 
 
 def _forward(
-    model: nn.Module, found: dict[str, torch.Tensor], token_bytes: np.ndarray, device: torch.device
+    model: nn.Module,
+    found: dict[str, torch.Tensor],
+    token_bytes: np.ndarray,
+    device: torch.device,
+    rope_theta: float | None,
 ) -> torch.Tensor:
     """[3] fp64: nats, tokens and bytes of one micro-batch."""
     labels = found["labels"]
@@ -87,6 +93,7 @@ def _forward(
         positions=found["positions"].to(device),
         doc_ids=found["doc_ids"].to(device) if "doc_ids" in found else None,
         cu_seqlens=cumulative_lengths(found["positions"]).to(device),
+        rope_theta=rope_theta,
     )
     loss = model(
         found["tokens"].to(device),

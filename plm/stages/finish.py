@@ -18,7 +18,7 @@ from plm.data.tokenizer import load as load_tokenizer
 from plm.report.format import human_time, human_tokens
 from plm.report.page import write_report
 from plm.rollout.generate import generate
-from plm.stages.base import describe
+from plm.stages.summary import describe
 
 log = logging.getLogger("plm")
 
@@ -37,11 +37,7 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     after = job.evaluate()
     if job.rank != 0:
         return
-    baselines = {}
-    if job.settings["validation"]["baselines"]:
-        from plm.analysis.ngram import ngram_baselines
-
-        baselines = ngram_baselines(job.prepared)
+    baselines = _baselines(job)
     samples = draw(job)
     settings = job.settings
     summary = {
@@ -78,10 +74,22 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     _print(job, summary, report)
 
 
+def _baselines(job: Any) -> dict[str, Any]:
+    if not job.settings["validation"]["baselines"]:
+        return {}
+    from plm.analysis.ngram import ngram_baselines
+
+    try:
+        return ngram_baselines(job.prepared)
+    except MemoryError:
+        log.warning("no n-gram baselines: counting them does not fit the memory")
+        return {}
+
+
 def draw(job: Any) -> list[dict[str, Any]]:
     """A few continuations of each source's held-out documents, from the decoding state."""
     chosen = job.settings["samples"]
-    if not chosen["number"] or getattr(job.model, "_plm_sharded", False):
+    if not chosen["number"] or not job.stage.placement.whole_weights:
         return []
     tokenizer = load_tokenizer(job.prepared.tokenizer_path)
     end = tokenizer.token_to_id("<|endoftext|>")
@@ -103,6 +111,7 @@ def draw(job: Any) -> list[dict[str, Any]]:
             top_k=chosen["top_k"],
             seed=job.settings["seed"] + index,
             stop=end,
+            rope_theta=job.stage.rope_theta,
         )
         for prompt, row in zip(prompts.tolist(), new.tolist(), strict=True):
             row = row[: row.index(end)] if end in row else row

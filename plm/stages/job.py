@@ -61,7 +61,21 @@ class Job:
             self._check_data()
 
     def _check_data(self) -> None:
-        there, now = self.start.meta["fingerprint"], self.prepared.fingerprint
+        meta, settings = self.start.meta, self.settings
+        if meta["optimizer"] != settings["optimizer"]["_target_"]:
+            raise CheckpointError(
+                f"{self.start.path} holds the state of {meta['optimizer']}, this run has "
+                f"{settings['optimizer']['_target_']}; init=weights takes the weights alone"
+            )
+        if (meta["seed"], meta["block_tokens"]) != (settings["seed"], self.prepared.block_tokens):
+            log.warning(
+                "%s read its data with seed=%s in blocks of %s tokens: in another order, text that "
+                "it has read may come again",
+                self.start.path,
+                meta["seed"],
+                meta["block_tokens"],
+            )
+        there, now = meta["fingerprint"], self.prepared.fingerprint
         if there != now and not self.settings["data"]["allow_changed"]:
             raise CheckpointError(
                 f"{self.start.path} was trained on data {there[:12]}, here are {now[:12]}: the "
@@ -93,14 +107,16 @@ class Job:
         self.streams = [self.prepared.sources[name]["train"] for name in self.order.names]
         tokens = self.start.tokens_seen if self.resumed else self.plan.origin_tokens
         self.first_step = self.plan.step_at(tokens)
+        nodes = {
+            p.phase.name: {
+                key: {k: v for k, v in node.items() if k != "every_tokens"}
+                for key, node in p.phase.transforms.items()
+            }
+            for p in self.plan.phases
+        }
         self.transforms = Transforms(
-            built={
-                p.phase.name: {
-                    key: build({k: v for k, v in node.items() if k != "every_tokens"})
-                    for key, node in p.phase.transforms.items()
-                }
-                for p in self.plan.phases
-            },
+            built={n: {k: build(node) for k, node in of.items()} for n, of in nodes.items()},
+            nodes=nodes,
             every_tokens={
                 p.phase.name: {k: n.get("every_tokens", 0) for k, n in p.phase.transforms.items()}
                 for p in self.plan.phases
@@ -119,12 +135,16 @@ class Job:
         self.transforms.replay(self.model, self.start.meta.get("transforms", []))
         if self.start.path is not None and not self.resumed:
             self.model.load_state_dict(handoff.weights(self.start, self.model))
-        factor = build(settings["scaling"])(
-            base_batch=settings["scale"]["global_batch_tokens"],
-            batch=self.plan.phases[0].phase.global_batch_tokens,
-            optimizer=settings["optimizer"]["_target_"].rsplit(".", 1)[1],
-            width=settings["model"]["hidden_size"],
-        )
+        scaling = build(settings["scaling"])
+        factors = {
+            p.phase.name: scaling(
+                base_batch=settings["scale"]["base_batch_tokens"],
+                batch=p.phase.global_batch_tokens,
+                optimizer=settings["optimizer"]["_target_"].rsplit(".", 1)[1],
+                width=settings["model"]["hidden_size"],
+            )
+            for p in self.plan.phases
+        }
         self.stage = build(
             settings["stage"],
             self.model,
@@ -133,7 +153,8 @@ class Job:
                 self.plan.segments(), start_tokens=self.plan.origin_tokens
             ),
             make_optimizer=build(settings["optimizer"]),
-            peak_lr=settings["peak_lr"] * factor,
+            peak_lr=settings["peak_lr"],
+            rate_factors=factors,
             losses={name: build(node) for name, node in settings["losses"].items() if node},
             clip_norm=settings["clip_norm"],
             seed=settings["seed"],
@@ -153,23 +174,26 @@ class Job:
         ends = sum(planned.end_tokens > self.stage.tokens_seen for planned in self.plan.phases)
         # The last few, the ones at phase ends, and the one that is being written.
         number = self.settings["checkpoint"]["keep_last"] + ends + 1
+        number -= len(list(self.folder.checkpoints.glob("tokens-*")))
         checkpoint.check_room(self.folder.checkpoints, one, number)
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Held-out figures of every source now."""
         chosen = self.settings["validation"]
-        return validate(
-            self.model,
-            {name: self.prepared.sources[name]["val"] for name in self.order.names},
-            self.prepared.token_bytes,
-            seq_len=self.plan.max_seq_len,
-            windows=chosen["windows"],
-            micro_batch_size=self.settings["micro_batch_size"],
-            isolate=self.plan.phases[0].phase.isolate_documents,
-            device=self.stage.device,
-            rank=self.rank,
-            world_size=self.world,
-        )
+        with self.stage.trainer.precision_plugin.val_step_context():
+            return validate(
+                self.model,
+                {name: self.prepared.sources[name]["val"] for name in self.order.names},
+                self.prepared.token_bytes,
+                seq_len=self.plan.max_seq_len,
+                windows=chosen["windows"],
+                micro_batch_size=self.settings["micro_batch_size"],
+                isolate=self.plan.phases[0].phase.isolate_documents,
+                device=self.stage.device,
+                rope_theta=self.stage.rope_theta,
+                rank=self.rank,
+                world_size=self.world,
+            )
 
 
 def conditions() -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """From a frozen configuration to a finished run: fit the parts, finish."""
 
 import logging
+import signal
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from plm import checkpoint
+from plm.batch import Batch
 from plm.callbacks.checkpoints import Checkpoints, StopOnSignal
 from plm.callbacks.progress import Progress
 from plm.callbacks.recorder import Recorder
@@ -18,7 +21,7 @@ from plm.config import build
 from plm.data.loader import Batches
 from plm.errors import GuardStop
 from plm.metrics import MetricsTable, peak_flops
-from plm.precision import precision_of
+from plm.precision import accelerator_of, precision_of
 from plm.run import RunFolder
 from plm.stages.finish import finish
 from plm.stages.job import Job, conditions
@@ -35,7 +38,7 @@ def _trainer(job: Job, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.T
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     return pl.Trainer(
-        accelerator=chosen["accelerator"],
+        accelerator=accelerator_of(chosen["accelerator"]),
         devices=chosen["devices"],
         num_nodes=chosen["num_nodes"],
         strategy=build(chosen["strategy"]) if chosen["strategy"] else "auto",
@@ -68,6 +71,8 @@ class Opening(pl.Callback):
             if job.resumed:
                 self.recorder.elapsed = float(state["elapsed_s"])
                 stage.bad_steps = int(state["bad_steps"])
+                if trainer.global_rank == 0:
+                    stage.sums.load(state["sums"], stage.device)
                 for callback in trainer.callbacks:
                     if hasattr(callback, "read"):
                         callback.read(job.start.path)
@@ -81,6 +86,31 @@ class Opening(pl.Callback):
                 self.table.add(
                     {"step": stage.step, "tokens": stage.tokens_seen, **row(self.before)}
                 )
+
+
+class Closing(pl.Callback):
+    """The run's end, while the model still lies on its device; the last of the callbacks.
+
+    Args:
+        finish: `(trainer) -> None`.
+        recorder: told when a step's callbacks are through.
+    """
+
+    def __init__(self, finish: Callable[[pl.Trainer], None], recorder: Recorder) -> None:
+        self.finish, self.recorder = finish, recorder
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """What the callbacks took (a checkpoint, an evaluation) was no waiting for data."""
+        self.recorder.through()
+
+    def on_train_end(self, trainer: pl.Trainer, stage: Any) -> None:
+        """After the last step."""
+        # Nothing is left that a step could save: Ctrl-C leaves at once.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+            signal.signal(number, signal.default_int_handler)
+        self.finish(trainer)
 
 
 def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
@@ -123,10 +153,20 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         every_tokens=settings["checkpoint"]["every_tokens"],
         keep_last=settings["checkpoint"]["keep_last"],
         meta=lambda: _meta(job, opening),
-        state=lambda: {"elapsed_s": recorder.total_elapsed(), "bad_steps": job.stage.bad_steps},
+        state=lambda: {
+            "elapsed_s": recorder.total_elapsed(),
+            "bad_steps": job.stage.bad_steps,
+            "sums": job.stage.sums.state(),
+        },
         files=lambda: {"metrics.csv": table.text()},
         others=others,
     )
+
+    def end(trainer: pl.Trainer) -> None:
+        if progress is not None:
+            progress.close()
+        finish(job, trainer, recorder, opening.before)
+
     callbacks = [
         opening,
         Validation(job.evaluate, settings["validation"]["every_tokens"]),
@@ -134,6 +174,7 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         recorder,
         saver,
         StopOnSignal(progress.note if progress else log.info),
+        Closing(end, recorder),
     ]
     loggers = _loggers(settings, folder.path) if job.rank == 0 else []
     trainer = _trainer(job, callbacks, loggers)
@@ -152,7 +193,6 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
     finally:
         if progress is not None:
             progress.close()
-    finish(job, trainer, recorder, opening.before)
 
 
 def _loggers(settings: dict[str, Any], path: Path) -> list[Any]:
@@ -177,6 +217,9 @@ def _meta(job: Job, opening: Opening) -> dict[str, Any]:
         "val_before": opening.before,
         "conditions": conditions(),
         "seed": job.settings["seed"],
+        "block_tokens": job.prepared.block_tokens,
+        "optimizer": job.settings["optimizer"]["_target_"],
+        "rope_theta": stage.rope_theta,
         "model": job.settings["model"],
         "tokenizer": str(job.prepared.tokenizer_path),
     }

@@ -4,9 +4,9 @@ import logging
 from typing import Any
 
 import torch
+from torch import nn
 
 from plm.report.format import human_time, human_tokens
-from plm.stages.base import describe
 
 log = logging.getLogger("plm")
 
@@ -84,3 +84,20 @@ def _data(job: Any) -> str:
         if tokens > there:
             text += f"; {name} is read {tokens / there:.1f} times"
     return text
+
+
+def _parts(layer: nn.Module) -> str:
+    found = [getattr(layer, name, None) for name in ("self_attn", "mlp")]
+    return " and ".join(type(part or layer).__name__ for part in found if part or not any(found))
+
+
+def describe(model: nn.Module) -> dict[str, Any]:
+    """Sizes of a model for the summary."""
+    return {
+        "parameters": model.parameters_of(),
+        "parameters_without_embedding": model.parameters_of(embedding=False),
+        "describe": (
+            f"{len(model.layers)} layers of {_parts(model.layers[0])}, hidden {model.hidden_size}, "
+            f"vocabulary {model.vocab_size}"
+        ),
+    }

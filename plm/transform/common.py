@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from plm.config import build
 from plm.phases import PlannedPhase
 
 Transform = Callable[[nn.Module, torch.optim.Optimizer | None, int], None]
@@ -19,11 +20,15 @@ class Transforms:
     Attributes:
         built: `(model, optimizer, tokens_seen) -> None`, by phase and name.
         every_tokens: how often each acts; 0: once, at the phase's entry.
-        done: what acted, in order: phase, name and tokens_seen of each; stored in checkpoints.
+        nodes: what each was built from, by phase and name: it is recorded, for a run whose phases
+            no longer name it.
+        done: what acted, in order: phase, name, tokens_seen and node of each; stored in
+            checkpoints.
     """
 
     built: Mapping[str, Mapping[str, Transform]] = field(default_factory=dict)
     every_tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
 
     def due(self, planned: PlannedPhase, tokens_seen: int) -> bool:
@@ -56,14 +61,22 @@ class Transforms:
             since = tokens_seen - planned.start_tokens
             if since == 0 or (every and since // every > self._acted(name, key, planned, every)):
                 transform(model, optimizer, tokens_seen)
-                self.done.append({"phase": name, "name": key, "tokens_seen": tokens_seen})
+                node = self.nodes.get(name, {}).get(key)
+                entry = {"phase": name, "name": key, "tokens_seen": tokens_seen, "node": node}
+                self.done.append(entry)
 
     def _acted(self, phase: str, name: str, planned: PlannedPhase, every: int) -> int:
         mine = [e for e in self.done if e["phase"] == phase and e["name"] == name]
         return (mine[-1]["tokens_seen"] - planned.start_tokens) // every if mine else -1
 
     def replay(self, model: nn.Module, done: list[dict[str, Any]]) -> None:
-        """Do again what a checkpoint's run did, on a fresh model, before its weights are loaded."""
+        """Do again what a checkpoint's run did, on a fresh model, before its weights are loaded.
+
+        Raises:
+            ConfigError: it names what this run does not trust.
+        """
         for entry in done:
-            self.built[entry["phase"]][entry["name"]](model, None, entry["tokens_seen"])
+            transform = self.built.get(entry["phase"], {}).get(entry["name"])
+            # The record is data of the checkpoint: building it goes through the same whitelist.
+            (transform or build(entry["node"]))(model, None, entry["tokens_seen"])
         self.done = list(done)

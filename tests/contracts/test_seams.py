@@ -76,7 +76,7 @@ def transforms_of(settings: dict[str, Any]) -> tuple[Transforms, PlannedPhase]:
     """Those of the decay, as a run builds them, and that phase."""
     nodes = settings["phases"]["decay"]["transforms"]
     built = {"decay": {name: build(node) for name, node in nodes.items()}}
-    return Transforms(built=built), Plan.read(settings["phases"]).phases[1]
+    return Transforms(built=built, nodes={"decay": nodes}), Plan.read(settings["phases"]).phases[1]
 
 
 def window(first: int, rows: int, step: int) -> Batch:
@@ -294,7 +294,8 @@ def test_a_transform_swaps_modules_is_recorded_and_replayed():
     assert not transforms.due(planned, 0) and transforms.due(planned, entry)
     transforms.apply(model, None, planned, entry)
     assert not transforms.due(planned, entry)
-    assert transforms.done == [{"phase": "decay", "name": "wider", "tokens_seen": entry}]
+    done = [{k: v for k, v in entry.items() if k != "node"} for entry in transforms.done]
+    assert done == [{"phase": "decay", "name": "wider", "tokens_seen": entry}]
     assert model.layers[0].mlp.up_proj.out_features == SIZES["intermediate_size"] + 8
     torch.testing.assert_close(logits_of(model, draw(1, 6)), before, rtol=1e-10, atol=1e-10)
     train(model, settings)

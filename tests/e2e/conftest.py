@@ -55,6 +55,8 @@ class Trainer:
         return subprocess.Popen(
             self.command(*overrides, launcher=launcher),
             env=env,
+            # Anywhere but in the checkout, which need not be installed.
+            cwd=self.text.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

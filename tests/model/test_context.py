@@ -61,9 +61,9 @@ def test_a_phase_s_base_wins():
 def test_adding_a_loss_again_replaces_it():
     context = plain_context(1, 1)
     for value in (1.0, 2.0):
-        context.path = "layers.0.mlp"
+        context.layer, context.part = "layers.0", "mlp"
         context.add_loss("balance", LossSum(torch.tensor(value), torch.tensor(1)))
-    context.path = "layers.1.mlp"
+    context.layer = "layers.1"
     context.add_loss("balance", LossSum(torch.tensor(3.0), torch.tensor(1)))
     found = {name: loss.total.item() for name, loss in context.losses.items()}
     assert found == {"layers.0.mlp.balance": 2.0, "layers.1.mlp.balance": 3.0}

@@ -18,7 +18,6 @@ class PreNorm(nn.Module):
         hidden_size: D.
         attention, mlp: `() -> module`.
         norm: `(size) -> module`.
-        path: where the layer stands in the model, for the losses of its parts.
     """
 
     def __init__(
@@ -28,10 +27,8 @@ class PreNorm(nn.Module):
         attention: Callable[[], nn.Module],
         mlp: Callable[[], nn.Module],
         norm: Callable[[int], nn.Module],
-        path: str,
     ) -> None:
         super().__init__()
-        self.path = path
         self.input_layernorm = norm(hidden_size)
         self.self_attn = attention()
         self.post_attention_layernorm = norm(hidden_size)
@@ -40,18 +37,18 @@ class PreNorm(nn.Module):
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        context.path = f"{self.path}.self_attn"
+        context.part = "self_attn"
         mixed = self.self_attn(self.input_layernorm(hidden), context)
         return self._feed_forward(hidden, mixed, context)
 
     def _feed_forward(self, hidden: Tensor, mixed: Tensor, context: Context) -> Tensor:
         hidden = self.residual_mid(hidden + self.mixed(mixed))
-        context.path = f"{self.path}.mlp"
+        context.part = "mlp"
         return self.residual(hidden + self.mlp(self.post_attention_layernorm(hidden), context))
 
     def step(self, hidden: Tensor, state: object, context: Context) -> Tensor:
         """T new positions, [B, T, D] -> [B, T, D]; `state` is the mixer's."""
-        context.path = f"{self.path}.self_attn"
+        context.part = "self_attn"
         mixed = self.self_attn.step(self.input_layernorm(hidden), state, context)
         return self._feed_forward(hidden, mixed, context)
 

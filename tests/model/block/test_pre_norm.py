@@ -2,6 +2,8 @@ import torch
 
 from tests.model.common import SIZES, plain_context, tiny
 
+PARTS = ("self_attn", "mlp")
+
 
 def test_by_hand():
     layer = tiny().layers[1]
@@ -12,12 +14,18 @@ def test_by_hand():
     assert torch.equal(layer(hidden, context), expected)
 
 
-def test_parts_run_under_their_path():
-    layer, context, paths = tiny().layers[1], plain_context(1, 4), []
-    for part in (layer.self_attn, layer.mlp):
-        part.register_forward_pre_hook(lambda module, args: paths.append(args[1].path))
-    hidden = torch.randn(1, 4, SIZES["hidden_size"], dtype=torch.float64)
-    layer(hidden, context)
-    assert paths == ["layers.1.self_attn", "layers.1.mlp"]
-    layer.step(hidden, layer.self_attn.init_state(1, 4, hidden.device, hidden.dtype), context)
-    assert paths[2:] == ["layers.1.mlp"]
+def test_parts_run_under_their_name_and_the_layer_s():
+    model, names = tiny(), []
+    for layer in model.layers:
+        for part in (layer.self_attn, layer.mlp):
+            part.register_forward_pre_hook(
+                lambda module, args: names.append(f"{args[1].layer}.{args[1].part}")
+            )
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    model(tokens, context=plain_context(1, 4))
+    expected = [f"layers.{i}.{part}" for i in range(len(model.layers)) for part in PARTS]
+    assert names == expected
+    names.clear()
+    model.step(tokens, model.init_state(1, 4, dtype=torch.float64), plain_context(1, 4))
+    # The mixer takes a step of its own, without its hooks.
+    assert names == [name for name in expected if name.endswith("mlp")]
