@@ -308,3 +308,11 @@ def test_a_transform_swaps_modules_is_recorded_and_replayed():
     assert torch.equal(logits_of(fresh, draw(1, 6)), logits_of(model, draw(1, 6)))
     assert again.done == transforms.done and not again.due(planned, entry)
     assert fresh.roles() == model.roles()
+
+    # A later run's phases need not name it: it is built from the record, if that is trusted.
+    later = build(settings["model"]).double()
+    Transforms().replay(later, transforms.done)
+    later.load_state_dict(model.state_dict())
+    foreign = [{**transforms.done[0], "node": {"_target_": "os.getcwd"}}]
+    with pytest.raises(ConfigError, match=r"os.getcwd"):
+        Transforms().replay(build(settings["model"]), foreign)

@@ -1,11 +1,12 @@
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from plm.batch import IGNORE_INDEX
+from plm.batch import IGNORE_INDEX, LossSum
 from plm.config import build
 from plm.errors import ConfigError
 from plm.loss.cross_entropy import cross_entropy
@@ -243,6 +244,33 @@ def test_a_phase_s_rotary_base(choice: str):
     for layer in model.layers:
         layer.self_attn.rope_theta = 10.0
     assert torch.equal(changed, logits_of(model, tokens))
+
+
+def test_parts_ask_for_a_rate_of_their_own():
+    model = tiny()
+    assert model.parameter_settings() == {}
+    model.layers[1].mlp.parameter_settings = lambda: {
+        "up_proj.weight": {"rate_factor": 0.1, "decay": False}
+    }
+    asked = model.parameter_settings()
+    assert asked == {"layers.1.mlp.up_proj.weight": {"rate_factor": 0.1, "decay": False}}
+    assert set(asked) < {name for name, _ in model.named_parameters()}
+
+
+def test_a_loss_may_but_need_not_know_the_kernels():
+    said = []
+
+    def plain(hidden: Tensor, head_weight: Tensor, labels: Tensor) -> LossSum:
+        return LossSum(hidden.sum(), torch.tensor(1))
+
+    def informed(hidden: Tensor, head_weight: Tensor, labels: Tensor, *, kernels: str) -> LossSum:
+        said.append(kernels)
+        return plain(hidden, head_weight, labels)
+
+    tokens = torch.zeros(1, 4, dtype=torch.int64)
+    losses = {"plain": plain, "informed": informed, "bound": partial(informed)}
+    out = tiny()(tokens, context=plain_context(1, 4), labels=tokens, losses=losses)
+    assert set(out.losses) == set(losses) and said == ["auto", "auto"]
 
 
 def test_the_head_is_the_embedding():
