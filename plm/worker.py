@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from plm.config import trust
 from plm.errors import ConfigError, Interrupted, PlmError
+from plm.memory import keep_freed_memory
 from plm.run import RunFolder, setup_logging
 
 log = logging.getLogger("plm")
@@ -24,6 +25,7 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
     """
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(folder.path, rank)
+    keep_freed_memory()
     try:
         from plm.stages.runner import run_stage
 

@@ -220,12 +220,15 @@ def run(own: dict[str, Any], rest: list[str], folder: Path) -> dict[str, Any]:
     import torch
 
     from plm.config import trust
+    from plm.memory import keep_freed_memory
     from scripts.bench_common import Bench, conditions
     from scripts.bench_stage import bench_stage, bench_start
     from scripts.loss_compare import write_text
     from scripts.plan import compose
 
     torch.set_num_threads(own["threads"])
+    # As in a run; the peer in this process gets the same.
+    keep_freed_memory()
     overrides = ["+experiment=plm_pretrain", "scale=nano", f"data.dir={folder / 'data'}"]
     overrides += [f"data.path={write_text(folder / 'text')}", *rest]
     settings = compose([*overrides, f"threads={own['threads']}"])

@@ -15,9 +15,9 @@ from plm.batch import IGNORE_INDEX
 from plm.errors import ConfigError
 from plm.kernels.reference.linear_cross_entropy import LinearCrossEntropy
 
-# Larger blocks of logits stop paying where they leave the cache; a GPU wants fewer launches and
-# fewer passes over the weight's gradient.
-_CPU_LOGITS = 2**23
+# On a CPU a block of logits must stay below 32 MiB, from where glibc gets it anew from the system
+# each time, page by page; a GPU wants fewer launches and fewer passes over the weight's gradient.
+_CPU_LOGITS = 2**22
 _GPU_LOGITS = 2**27
 _CHUNK_RANGE = (128, 8192)
 
