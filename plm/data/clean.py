@@ -1,6 +1,5 @@
 """From origins to cleaned documents on disk: read and cleaned in portions, by all workers."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 
 from plm.data.documents import (
     Document,
-    Drops,
     Origin,
     Step,
     TextStore,
@@ -18,11 +16,9 @@ from plm.data.documents import (
     step_name,
 )
 from plm.data.pool import ordered, portions
+from plm.data.tally import Tallies, Tally
 
 _PORTION = 1_000_000
-
-DropsByStep = dict[str, Drops]
-"""Drops of each step by its name; "read" is the origin's own."""
 
 
 def clean(
@@ -32,7 +28,7 @@ def clean(
     executor: Executor,
     ahead: int,
     progress: Callable[[str, int, int | None], None],
-) -> tuple[dict[str, TextStore], dict[str, DropsByStep]]:
+) -> tuple[dict[str, TextStore], dict[str, Tallies]]:
     """Read every source and run its steps; the result does not depend on the workers.
 
     The leading per-document steps run with the reading, in the workers; from the first step on
@@ -50,8 +46,8 @@ def clean(
     )
     results = ordered(executor, ahead, _read_and_clean, tasks)
     stores: dict[str, TextStore] = {}
-    drops: dict[str, DropsByStep] = {source: {} for source in origins}
-    waiting: list[tuple[str, list[Document], DropsByStep]] = []
+    tallies: dict[str, Tallies] = {source: {} for source in origins}
+    waiting: list[tuple[str, list[Document], Tallies]] = []
 
     def documents_of(source: str) -> Iterator[Document]:
         # Results come source by source, so that the first of the next one ends this one.
@@ -60,18 +56,19 @@ def clean(
                 waiting[:] = [result]
                 return
             waiting.clear()
-            for step, dropped in result[2].items():
-                drops[source].setdefault(step, Counter()).update(dropped)
+            for step, tally in result[2].items():
+                tallies[source].setdefault(step, Tally()).add(tally)
             yield from result[1]
 
     for source in origins:
         documents: Iterator[Document] = documents_of(source)
         for step in steps[source][len(_leading(steps[source])) :]:
-            documents = step(documents, drops=drops[source].setdefault(step_name(step), Counter()))
+            tally = tallies[source].setdefault(step_name(step), Tally())
+            documents = step(documents, tally=tally)
         store = TextStore(folder / f"{source}.text")
         store.fill(_counted(documents, f"reading {source}", progress))
         stores[source] = store
-    return stores, drops
+    return stores, tallies
 
 
 def _leading(steps: list[Step]) -> list[Step]:
@@ -84,15 +81,15 @@ def _tasks(source: str, origin: Origin, steps: list[Step]) -> Iterator[tuple]:
         yield source, portion, origin.read, steps
 
 
-def _read_and_clean(task: tuple) -> tuple[str, list[Document], DropsByStep]:
+def _read_and_clean(task: tuple) -> tuple[str, list[Document], Tallies]:
     source, items, read, steps = task
-    drops: DropsByStep = {"read": Counter()}
+    tallies: Tallies = {"read": Tally()}
     documents: Iterator[Document] = chain.from_iterable(
-        map(partial(read, drops=drops["read"]), items)
+        map(partial(read, tally=tallies["read"]), items)
     )
     for step in steps:
-        documents = step(documents, drops=drops.setdefault(step_name(step), Counter()))
-    return source, list(documents), drops
+        documents = step(documents, tally=tallies.setdefault(step_name(step), Tally()))
+    return source, list(documents), tallies
 
 
 def _counted(

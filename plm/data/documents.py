@@ -3,13 +3,13 @@
 import errno
 import mmap
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from plm.data.tally import Tally
 from plm.errors import DataError
 
 
@@ -28,11 +28,8 @@ class Document:
     group: str
 
 
-Drops = Counter
-"""Documents that a step left out, by reason."""
-
 Step = Callable[..., Iterator[Document]]
-"""`(documents, *, drops) -> documents`, the settings bound beforehand."""
+"""`(documents, *, tally) -> documents`, the settings bound beforehand."""
 
 
 @dataclass
@@ -41,24 +38,24 @@ class Origin:
 
     Attributes:
         items: in the documents' order; picklable, and cheap to list.
-        read: `(item, drops) -> documents`, picklable, run in any process.
+        read: `(item, tally) -> documents`, picklable, run in any process.
         size: `(item) -> bytes`, roughly; items are handed out in portions of a like size.
         facts: what the manifest records: licences, versions, what was missing.
     """
 
     items: Iterable[Any]
-    read: Callable[[Any, Drops], Iterable[Document]]
+    read: Callable[[Any, Tally], Iterable[Document]]
     size: Callable[[Any], int]
     facts: dict[str, Any] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[Document]:
         """The documents, read here and now, one after another."""
-        drops: Drops = Counter()
+        tally = Tally()
         for item in self.items:
-            yield from self.read(item, drops)
+            yield from self.read(item, tally)
 
 
-def as_it_is(item: Document, drops: Drops) -> tuple[Document, ...]:
+def as_it_is(item: Document, tally: Tally) -> tuple[Document, ...]:
     """The `read` of an origin whose items are documents already."""
     return (item,)
 

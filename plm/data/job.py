@@ -4,7 +4,6 @@ import hashlib
 import json
 import platform
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
@@ -16,11 +15,12 @@ import numpy as np
 from plm.config import build
 from plm.data import encode, split
 from plm.data import tokenizer as bpe
-from plm.data.clean import DropsByStep, clean
+from plm.data.clean import clean
 from plm.data.documents import Entry, Origin, TextStore
 from plm.data.pool import pool
 from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
+from plm.data.tally import Tallies, Tally
 from plm.errors import DataError
 
 _LISTED_GROUPS = 50
@@ -65,12 +65,12 @@ class Job:
         }
         with pool(workers) as (executor, ahead):
             with self.part("reading and cleaning", told):
-                stores, drops = clean(self.origins, steps, self.folder, executor, ahead, told)
+                stores, tallies = clean(self.origins, steps, self.folder, executor, ahead, told)
             for name, store in stores.items():
                 if not store.entries:
-                    raise DataError(_nothing_left(name, self.origins[name], drops[name]))
+                    raise DataError(_nothing_left(name, self.origins[name], tallies[name]))
             with self.part("splitting", told):
-                entries, leak = self._split(stores, drops)
+                entries, leak = self._split(stores, tallies)
             with self.part("training the tokenizer", told):
                 size = executor.submit(
                     encode.train_tokenizer,
@@ -87,10 +87,10 @@ class Job:
             tokenizer = bpe.load(self.folder / TOKENIZER)
             np.save(self.folder / TOKEN_BYTES, bpe.token_bytes(tokenizer, self.vocab_size))
             files = _hashes(self.folder)
-        self._write_manifest(counts, entries, leak, drops, files, size)
+        self._write_manifest(counts, entries, leak, tallies, files, size)
 
     def _split(
-        self, stores: dict[str, TextStore], drops: dict[str, DropsByStep]
+        self, stores: dict[str, TextStore], tallies: dict[str, Tallies]
     ) -> tuple[dict[str, dict[str, list[Entry]]], dict[str, split.Leak]]:
         settings = {name: source.split for name, source in self.recipe.sources.items()}
         by_group = {n: s for n, s in stores.items() if split.resolve(settings[n], s) == "group"}
@@ -112,8 +112,10 @@ class Job:
             most = settings[name].max_leak
             kept = [i for i, found in enumerate(of_documents) if found.share <= most]
             if len(kept) < len(of_documents):
-                lost = len(of_documents) - len(kept)
-                drops[name]["split"] = Counter({"validation stands in train": lost})
+                tallies[name]["split"] = tally = Tally()
+                for i in sorted(set(range(len(of_documents))) - set(kept)):
+                    (text,) = stores[name].texts([val[name][i]])
+                    tally.drop("validation stands in train", val[name][i].name, text)
             val[name] = [val[name][i] for i in kept]
             leak[name] = split.Leak(
                 sum(of_documents[i].lines for i in kept), sum(of_documents[i].found for i in kept)
@@ -190,7 +192,7 @@ class Job:
         counts: dict[str, dict[str, dict[str, int]]],
         entries: dict[str, dict[str, list[Entry]]],
         leak: dict[str, split.Leak],
-        drops: dict[str, DropsByStep],
+        tallies: dict[str, Tallies],
         files: dict[str, dict[str, Any]],
         tokenizer_size: int,
     ) -> None:
@@ -207,7 +209,7 @@ class Job:
                     "lines": leak[name].lines,
                     "found": leak[name].found,
                 },
-                "drops": {step: dict(counted) for step, counted in drops[name].items() if counted},
+                "steps": {step: tally.plain() for step, tally in tallies[name].items() if tally},
                 "val_groups": sorted(by_group)[:_LISTED_GROUPS],
                 "n_val_groups": len(by_group),
                 **self.origins[name].facts,
@@ -257,11 +259,11 @@ def _fill(node: Any, path: str | None) -> Any:
     return path if node == PATH_MARK else node
 
 
-def _nothing_left(name: str, origin: Origin, drops: DropsByStep) -> str:
+def _nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
     lost = "; ".join(
-        f"{step}: {', '.join(f'{reason} {n}' for reason, n in counted.items())}"
-        for step, counted in drops.items()
-        if counted
+        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}"
+        for step, tally in tallies.items()
+        if tally.dropped
     )
     missing = ", ".join(origin.facts.get("missing", []))
     why = f" (dropped by {lost})" if lost else f" (missing: {missing})" if missing else ""

@@ -23,7 +23,7 @@ from plm.data.sources.files import list_files
 from plm.errors import ConfigError
 
 _HERE = Path(__file__).resolve().parent
-_DECIDING = ("documents", "clean", "split", "tokenizer", "encode", "indexed", "job")
+_DECIDING = ("documents", "clean", "split", "tokenizer", "encode", "indexed", "job", "tally")
 
 
 def is_prepared(

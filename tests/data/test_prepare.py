@@ -240,7 +240,7 @@ def test_a_leaking_validation_document_is_dropped(make_recipe, tmp_path):
     made = prepare(recipe, data_dir=tmp_path, workers=1, path=str(text), **SIZES)
     source = made.manifest["sources"]["again"]
     assert source["leak"]["share"] == 0
-    assert source["drops"]["split"]["validation stands in train"] > 0
+    assert source["steps"]["split"]["dropped"]["validation stands in train"] > 0
     names = {made.document_name("again", "val", i) for i in range(source["val"]["documents"])}
     assert names
     assert all(int(name[:3]) % 2 == 0 for name in names)

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
-from plm.data.documents import Document, Drops, Origin
+from plm.data.documents import Document, Origin
 from plm.data.sources.solutions import SOLVERS
+from plm.data.tally import Tally
 from plm.errors import ConfigError
 
 # A problem costs less than its text, importing reasoning-gym more: few portions are best.
@@ -49,12 +50,13 @@ def _size(item: _Batch) -> int:
     return item.size * _COST
 
 
-def _read(item: _Batch, drops: Drops, *, seed: int) -> Iterator[Document]:
+def _read(item: _Batch, tally: Tally, *, seed: int) -> Iterator[Document]:
     for number, task, worked in solve(item.family, item.settings, seed, item.size):
         if worked is None:
-            drops["no exact solution"] += 1
+            tally.drop("no exact solution", f"{item.family}/{number}", task["question"])
         elif not agrees(worked.answer, task["answer"]):
-            drops["solution differs from the task's answer"] += 1
+            name = f"{item.family}/{number}"
+            tally.drop("solution differs from the task's answer", name, task["question"])
         else:
             steps = "\n".join(worked.steps)
             text = f"Question: {worked.question}\nSolution:\n{steps}\nAnswer: {worked.answer}\n"

@@ -17,7 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-from plm.data.documents import Document, Drops, Origin
+from plm.data.documents import Document, Origin
+from plm.data.tally import Tally
 
 PYTHON = "python"
 """Name under which the standard library stands in a list of distributions."""
@@ -199,16 +200,16 @@ def _left_out(name: str) -> bool:
 
 
 def _read(
-    item: _File, drops: Drops, *, max_file_bytes: int, least_docstring: int = 0
+    item: _File, tally: Tally, *, max_file_bytes: int, least_docstring: int = 0
 ) -> Iterator[Document]:
     data = Path(item.path).read_bytes()
     if len(data) > max_file_bytes and item.kind != "topics":
-        drops["file too long"] += 1
+        tally.drop("file too long", item.name)
         return
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        drops["not UTF-8"] += 1
+        tally.drop("not UTF-8", item.name)
         return
     if item.kind in ("code", "readme"):
         yield Document(text, item.name, item.group)
@@ -221,7 +222,7 @@ def _read(
         try:
             tree = ast.parse(text)
         except (SyntaxError, ValueError):
-            drops["not parsable"] += 1
+            tally.drop("not parsable", item.name, text)
             return
         module = item.name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         parts = list(_docstrings(tree, module, least_docstring))

@@ -10,7 +10,8 @@ Library: rensa 0.5.0 (Rust) makes 7,900 signatures of 128 a second where dataske
 import re
 from collections.abc import Iterator
 
-from plm.data.documents import Document, Drops
+from plm.data.documents import Document
+from plm.data.tally import Tally
 from plm.errors import ConfigError
 
 _WORD = re.compile(r"\w+")
@@ -20,7 +21,7 @@ _SEED = 42
 def near_dedup(
     documents: Iterator[Document],
     *,
-    drops: Drops,
+    tally: Tally,
     threshold: float = 0.8,
     ngram: int = 5,
     permutations: int = 128,
@@ -30,7 +31,7 @@ def near_dedup(
 
     Args:
         documents: in an order that does not change between runs.
-        drops: counts what is left out.
+        tally: told what is left out.
         threshold: estimated Jaccard similarity of the sets of n-grams.
         ngram: words in a shingle.
         permutations: length of a signature.
@@ -55,7 +56,7 @@ def near_dedup(
         signature = RMinHash(num_perm=permutations, seed=_SEED)
         signature.update(shingles(document.text, ngram))
         if any(kept[i].jaccard(signature) >= threshold for i in index.query(signature)):
-            drops["near duplicate"] += 1
+            tally.drop("near duplicate", document.name, document.text)
             continue
         index.insert(len(kept), signature)
         kept.append(signature)

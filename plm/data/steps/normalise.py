@@ -3,14 +3,15 @@
 import re
 from collections.abc import Iterator
 
-from plm.data.documents import Document, Drops, per_document
+from plm.data.documents import Document, per_document
+from plm.data.tally import Tally
 
 _TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 _BLANK = re.compile(r"\n{4,}")
 
 
 @per_document
-def normalise(documents: Iterator[Document], *, drops: Drops) -> Iterator[Document]:
+def normalise(documents: Iterator[Document], *, tally: Tally) -> Iterator[Document]:
     """Newlines to \\n, no byte-order mark, no trailing blanks, two empty lines in a row at most.
 
     Drops: "empty".
@@ -19,6 +20,6 @@ def normalise(documents: Iterator[Document], *, drops: Drops) -> Iterator[Docume
         text = document.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
         text = _BLANK.sub("\n\n\n", _TRAILING.sub("", text)).strip("\n")
         if not text.strip():
-            drops["empty"] += 1
+            tally.drop("empty", document.name, document.text)
             continue
         yield Document(text + "\n", document.name, document.group)

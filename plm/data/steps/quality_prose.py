@@ -7,7 +7,8 @@ Departs: the limits are wider, since docstrings hold examples and lists; no rule
 import re
 from collections.abc import Iterator
 
-from plm.data.documents import Document, Drops, per_document
+from plm.data.documents import Document, per_document
+from plm.data.tally import Tally
 
 _WITH_LETTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*[^\W\d_]")
 
@@ -16,7 +17,7 @@ _WITH_LETTER = re.compile(r"(?<!\S)(?:[^\w\s]|[\d_])*[^\W\d_]")
 def quality_prose(
     documents: Iterator[Document],
     *,
-    drops: Drops,
+    tally: Tally,
     min_words: int = 30,
     word_length: tuple[float, float] = (2.5, 12.0),
     min_alphabetic_words: float = 0.55,
@@ -27,7 +28,7 @@ def quality_prose(
 
     Args:
         documents: normalised.
-        drops: counts what is left out, by reason.
+        tally: told what is left out, and why.
         min_words: fewer words are no text.
         word_length: mean length of a word, in characters, from and to.
         min_alphabetic_words: share of words with a letter.
@@ -44,15 +45,15 @@ def quality_prose(
         alphabetic = len(_WITH_LETTER.findall(text))
         symbols = text.count("#") + text.count("|") + text.count("...")
         if len(words) < min_words:
-            drops["too short"] += 1
+            tally.drop("too short", document.name, document.text)
         elif not word_length[0] <= mean <= word_length[1]:
-            drops["word length"] += 1
+            tally.drop("word length", document.name, document.text)
         elif alphabetic < min_alphabetic_words * len(words):
-            drops["few words with letters"] += 1
+            tally.drop("few words with letters", document.name, document.text)
         elif symbols > max_symbol_ratio * len(words):
-            drops["symbols"] += 1
+            tally.drop("symbols", document.name, document.text)
         elif _repeated(lines) > max_repeated_lines:
-            drops["repeated lines"] += 1
+            tally.drop("repeated lines", document.name, document.text)
         else:
             yield document
 

@@ -1,12 +1,12 @@
 """Worked problems: every answer passes its task's own scorer, every step is true."""
 
 import re
-from collections import Counter
 
 import pytest
 
 from plm.data.sources.exercises import exercises, solve
 from plm.data.sources.solutions import SOLVERS
+from plm.data.tally import Tally
 from plm.errors import ConfigError
 
 pytest.importorskip("reasoning_gym")
@@ -18,9 +18,9 @@ def test_answers_pass_the_scorer(family):
 
     settings, n = {}, 60
     dataset = reasoning_gym.create_dataset(family, seed=5, size=n, **settings)
-    drops = Counter()
+    tally = Tally()
     origin = exercises({family: settings}, seed=5, problems=n)
-    documents = [d for item in origin.items for d in origin.read(item, drops)]
+    documents = [d for item in origin.items for d in origin.read(item, tally)]
     # Tasks whose own answer is written in another form are left out; they must stay rare.
     assert len(documents) >= 0.85 * n
     numbers = {int(d.name.rpartition("/")[2]): d.text for d in documents}

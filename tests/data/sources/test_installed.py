@@ -1,11 +1,11 @@
 """Text of installed distributions: a made-up one, so that every rule is seen."""
 
 import sys
-from collections import Counter
 
 import pytest
 
 from plm.data.sources.installed import code, prose
+from plm.data.tally import Tally
 
 MODULE = '''"""Module text, long enough to be kept by the limit on length."""
 
@@ -58,8 +58,8 @@ def site(tmp_path, monkeypatch):
 
 
 def read(origin):
-    drops = Counter()
-    return [d for item in origin.items for d in origin.read(item, drops)], drops
+    tally = Tally()
+    return [d for item in origin.items for d in origin.read(item, tally)], tally.dropped
 
 
 def test_code_of_the_record_only(site):
