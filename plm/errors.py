@@ -15,6 +15,10 @@ class DataError(PlmError):
     """A source, shard or document that cannot be used: the file, the row, why."""
 
 
+class Unfinished(DataError):
+    """Preparing data stopped for want of disk, memory or network; the same command goes on."""
+
+
 class CheckpointError(PlmError):
     """A checkpoint that is torn, missing or does not fit: the file, what differs."""
 

@@ -1,24 +1,23 @@
-"""From origins to cleaned documents on disk: read and cleaned in portions, by all workers."""
+"""From origins to cleaned documents on disk: read and cleaned in portions, by all workers.
+
+Every portion that is read is kept before the next step looks at it, so that a preparation that is
+killed goes on behind the last one.
+"""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
-from itertools import chain, count
+from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
-from plm.data.documents import (
-    Document,
-    Origin,
-    Step,
-    TextStore,
-    is_per_document,
-    step_name,
-)
+from plm.data.documents import Document, Origin, Step, is_per_document, step_name
 from plm.data.pool import ordered, portions
 from plm.data.tally import Tallies, Tally
+from plm.data.textstore import Portion, TextStore
 
 _PORTION = 1_000_000
+
+Progress = Callable[[str, int, int | None], None]
 
 
 def clean(
@@ -27,8 +26,8 @@ def clean(
     folder: Path,
     executor: Executor,
     ahead: int,
-    progress: Callable[[str, int, int | None], None],
-) -> tuple[dict[str, TextStore], dict[str, Tallies]]:
+    progress: Progress,
+) -> dict[str, TextStore]:
     """Read every source and run its steps; the result does not depend on the workers.
 
     The leading per-document steps run with the reading, in the workers; from the first step on
@@ -37,38 +36,79 @@ def clean(
     Args:
         origins: by source.
         steps: by source, settings bound.
-        folder: for the text stores, `<source>.text`.
+        folder: for the text stores, `<source>.text`; those of an earlier try are gone on with.
         executor, ahead: of `pool`.
         progress: told (what, documents kept, None).
     """
-    tasks: Iterator[tuple[str, list[Any], Callable, list[Step]]] = chain.from_iterable(
-        _tasks(source, origin, _leading(steps[source])) for source, origin in origins.items()
+    alone = {source: _leading(steps[source]) for source in origins}
+    together = {source: steps[source][len(alone[source]) :] for source in origins}
+    stores = {source: TextStore(folder / f"{source}.text") for source in origins}
+    # With steps that look at several documents, what was read is kept beside what they leave.
+    read = {
+        source: TextStore(folder / f"{source}.read") if together[source] else stores[source]
+        for source, store in stores.items()
+        if not store.complete
+    }
+    tasks = chain.from_iterable(
+        _tasks(source, origins[source], alone[source], store.portions)
+        for source, store in read.items()
+        if not store.complete
     )
-    results = ordered(executor, ahead, _read_and_clean, tasks)
-    stores: dict[str, TextStore] = {}
-    tallies: dict[str, Tallies] = {source: {} for source in origins}
-    waiting: list[tuple[str, list[Document], Tallies]] = []
+    results = _BySource(ordered(executor, ahead, _read_and_clean, tasks))
+    for source, taken in read.items():
+        documents = _counted(_kept(taken, results.of(source)), f"reading {source}", progress)
+        if together[source]:
+            _run(documents, together[source], stores[source], taken)
+        else:
+            for _ in documents:
+                pass
+    return stores
 
-    def documents_of(source: str) -> Iterator[Document]:
-        # Results come source by source, so that the first of the next one ends this one.
-        for result in chain(waiting, results):
-            if result[0] != source:
-                waiting[:] = [result]
+
+def _run(
+    documents: Iterator[Document], steps: list[Step], store: TextStore, taken: TextStore
+) -> None:
+    """The steps that look at several documents, from the first document on, into the store."""
+    tallies: Tallies = {}
+    for step in steps:
+        documents = step(documents, tally=tallies.setdefault(step_name(step), Tally()))
+    store.restart()
+    store.fill(documents, lambda: {**taken.tallies, **tallies})
+    taken.remove()
+
+
+def _kept(store: TextStore, portions: Iterator[Portion]) -> Iterator[Document]:
+    """What the store holds already, then what comes, each portion kept before it is passed on."""
+    yield from store.documents()
+    if store.complete:
+        return
+    for portion in portions:
+        first = len(store.entries)
+        store.take(portion)
+        entries = store.entries[first:]
+        for entry, text in zip(entries, portion.texts(), strict=True):
+            yield Document(text, entry.name, entry.group)
+    store.finish()
+
+
+class _BySource:
+    """Results, which come source by source, handed out by source."""
+
+    def __init__(self, results: Iterator[tuple[str, Portion]]) -> None:
+        self._results = results
+        self._next: tuple[str, Portion] | None = None
+
+    def of(self, source: str) -> Iterator[Portion]:
+        """The portions of one source; ends with the first of another."""
+        while True:
+            found = self._next or next(self._results, None)
+            self._next = None
+            if found is None:
                 return
-            waiting.clear()
-            for step, tally in result[2].items():
-                tallies[source].setdefault(step, Tally()).add(tally)
-            yield from result[1]
-
-    for source in origins:
-        documents: Iterator[Document] = documents_of(source)
-        for step in steps[source][len(_leading(steps[source])) :]:
-            tally = tallies[source].setdefault(step_name(step), Tally())
-            documents = step(documents, tally=tally)
-        store = TextStore(folder / f"{source}.text")
-        store.fill(_counted(documents, f"reading {source}", progress))
-        stores[source] = store
-    return stores, tallies
+            if found[0] != source:
+                self._next = found
+                return
+            yield found[1]
 
 
 def _leading(steps: list[Step]) -> list[Step]:
@@ -76,12 +116,12 @@ def _leading(steps: list[Step]) -> list[Step]:
     return steps[:first]
 
 
-def _tasks(source: str, origin: Origin, steps: list[Step]) -> Iterator[tuple]:
-    for portion in portions(origin.items, origin.size, _PORTION):
+def _tasks(source: str, origin: Origin, steps: list[Step], done: int) -> Iterator[tuple]:
+    for portion in islice(portions(origin.items, origin.size, _PORTION), done, None):
         yield source, portion, origin.read, steps
 
 
-def _read_and_clean(task: tuple) -> tuple[str, list[Document], Tallies]:
+def _read_and_clean(task: tuple) -> tuple[str, Portion]:
     source, items, read, steps = task
     tallies: Tallies = {"read": Tally()}
     documents: Iterator[Document] = chain.from_iterable(
@@ -89,12 +129,10 @@ def _read_and_clean(task: tuple) -> tuple[str, list[Document], Tallies]:
     )
     for step in steps:
         documents = step(documents, tally=tallies.setdefault(step_name(step), Tally()))
-    return source, list(documents), tallies
+    return source, Portion.of(documents, tallies)
 
 
-def _counted(
-    documents: Iterator[Document], what: str, progress: Callable[[str, int, int | None], None]
-) -> Iterator[Document]:
+def _counted(documents: Iterator[Document], what: str, progress: Progress) -> Iterator[Document]:
     for number, document in enumerate(documents, start=1):
         if number % 200 == 0:
             progress(what, number, None)

@@ -1,16 +1,15 @@
-"""What the parts of the data preparation share: documents, their origin, where they wait."""
+"""What the parts of the data preparation share: documents, their origin, errors of the disk."""
 
 import errno
-import mmap
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from plm.data.tally import Tally
-from plm.errors import DataError
+from plm.errors import DataError, Unfinished
 
 
 @dataclass(frozen=True)
@@ -81,65 +80,23 @@ def step_name(step: Step) -> str:
     return getattr(step, "func", step).__name__
 
 
-class Entry(NamedTuple):
-    """A stretch of a text store: `length` bytes from byte `start`, part of document `name`."""
-
-    start: int
-    length: int
-    name: str
-    group: str
-
-
-class TextStore:
-    """Cleaned documents of one source in one file, so that no corpus has to fit in memory."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.entries: list[Entry] = []
-        self.n_bytes = 0
-
-    def fill(self, documents: Iterable[Document]) -> None:
-        """Write the documents' UTF-8 one after another; an empty one is left out."""
-        with disk_errors(self.path), open(self.path, "wb") as file:
-            for document in documents:
-                data = document.text.encode("utf-8", errors="strict")
-                if not data:
-                    continue
-                name = " ".join(document.name.split())
-                self.entries.append(Entry(self.n_bytes, len(data), name, document.group))
-                self.n_bytes += len(data)
-                file.write(data)
-
-    def texts(self, entries: Iterable[Entry]) -> Iterator[str]:
-        """The stretches' text, in the order asked for."""
-        with opened(self.path) as data:
-            for entry in entries:
-                yield data[entry.start : entry.start + entry.length].decode()
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file's bytes, mapped; an empty file gives empty bytes."""
-    if path.stat().st_size == 0:
-        yield b""
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield data
-
-
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into one line.
 
     Raises:
-        DataError: the disk is full, or writing is not permitted.
+        Unfinished: the disk is full.
+        DataError: writing is not permitted.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason = "the disk is full (or your quota is used up); free some space and run again"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise Unfinished(
+                f"{error.filename or path}: the disk is full (or your quota is used up); free some "
+                "space and run again: it goes on from there"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             reason = "no permission to write there; choose another folder"
         elif error.errno in (errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.EISDIR):
             reason = f"{error.strerror}; check the path or choose another folder"

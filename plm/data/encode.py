@@ -4,15 +4,17 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
 from plm.data import tokenizer as bpe
-from plm.data.documents import Entry, TextStore, disk_errors, opened
-from plm.data.indexed import IndexedWriter, token_dtype
+from plm.data.documents import disk_errors
+from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
 from plm.data.pool import ordered, portions
+from plm.data.textstore import Entry, TextStore, opened, read_texts
 
 _PORTION = 1_000_000
 _SEGMENT = 100_000
@@ -32,20 +34,18 @@ def train_tokenizer(
     vocab_size: int,
     special_tokens: list[str],
     target: Path,
-) -> int:
+) -> None:
     """Train on samples and save; runs in a worker, so that no thread of it stays in the caller.
 
     Args:
         samples: text store's file, entries in the order to take them, characters to take.
         vocab_size, special_tokens: of the tokenizer.
         target: where tokenizer.json is written.
-    Returns:
-        The tokenizer's real size.
     """
 
     def texts() -> Iterator[str]:
         for path, entries, budget in samples:
-            yield from bpe.cut(TextStore(path).texts(entries), budget)
+            yield from bpe.cut(read_texts(path, entries), budget)
 
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
@@ -57,7 +57,6 @@ def train_tokenizer(
             os.environ["TOKENIZERS_PARALLELISM"] = before
     with disk_errors(target):
         bpe.save(tokenizer, target)
-    return tokenizer.get_vocab_size(with_added_tokens=True)
 
 
 def write_shard(
@@ -72,6 +71,8 @@ def write_shard(
 ) -> dict[str, int]:
     """Encode entries and write them as one dataset, with the documents' names beside it.
 
+    What an earlier try has written is gone on with, or left as it is where it is whole.
+
     Args:
         store: of the source.
         entries: documents in the shard's order.
@@ -84,28 +85,30 @@ def write_shard(
         documents, tokens and bytes of text.
     """
     dtype = token_dtype(vocab_size)
-    tasks = (
-        (store.path, portion, str(tokenizer_path), dtype.str)
-        for portion in portions(_segments(store, entries), lambda s: s[1], _PORTION)
-    )
-    length = n_tokens = 0
-    with IndexedWriter(prefix, dtype) as writer:
+    total = sum(entry.length for entry in entries)
+    if prefix.with_name(prefix.name + ".idx").exists():
+        told(total)
+        n_tokens = IndexedDataset(prefix).n_tokens
+        return {"documents": len(entries), "tokens": n_tokens, "bytes": total}
+    # Before the index, which says that all is there.
+    with disk_errors(prefix), open(prefix.with_name(prefix.name + ".names"), "wb") as file:
+        file.writelines(f"{entry.name}\n".encode() for entry in entries)
+    parts = portions(_segments(store, entries), lambda s: s[1], _PORTION)
+    with IndexedWriter(prefix, dtype, keep=True) as writer:
+        for portion in islice(parts, writer.parts):
+            told(sum(length for _, length, _ in portion))
+        tasks = ((store.path, portion, str(tokenizer_path), dtype.str) for portion in parts)
+        length = writer.open_length
         for raw, lengths, n_bytes in ordered(executor, ahead, _encode, tasks):
-            tokens = np.frombuffer(raw, dtype=dtype)
             whole: list[int] = []
             for part, ends in lengths:
                 length += part
                 if ends:
                     whole.append(length)
                     length = 0
-            writer.add(tokens, whole)
-            n_tokens += len(tokens)
+            writer.add(np.frombuffer(raw, dtype=dtype), whole)
             told(n_bytes)
-    with disk_errors(prefix):
-        names = "".join(f"{entry.name}\n" for entry in entries)
-        prefix.with_name(prefix.name + ".names").write_text(names, encoding="utf-8")
-    n_bytes = sum(entry.length for entry in entries)
-    return {"documents": len(entries), "tokens": n_tokens, "bytes": n_bytes}
+    return {"documents": len(entries), "tokens": writer.n_tokens, "bytes": total}
 
 
 def _segments(store: TextStore, entries: list[Entry]) -> Iterator[tuple[int, int, bool]]:

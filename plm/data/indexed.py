@@ -10,11 +10,13 @@ Source: NVIDIA/Megatron-LM, megatron/core/datasets/indexed_dataset.py
 
 import os
 import struct
+from array import array
 from pathlib import Path
 
 import numpy as np
 
 from plm.data.documents import disk_errors, sync
+from plm.data.journal import Journal
 from plm.errors import DataError
 
 MAGIC = b"MMIDIDX\x00\x00"
@@ -49,25 +51,54 @@ def token_dtype(vocab_size: int) -> np.dtype:
 class IndexedWriter:
     """Writes a dataset; it appears under its name only when it is whole.
 
-    Use as a context manager: leaving by an error removes what was written so far.
+    Use as a context manager: leaving by an error removes what was written so far, unless `keep`
+    says that a later writer goes on with it.
 
     Args:
         prefix: path without the suffixes .bin and .idx.
         dtype: integer type of the tokens.
+        keep: note each call of `add` in `<prefix>.journal`, and take over what an earlier writer
+            has noted there.
+
+    Attributes:
+        parts: calls of `add` so far, those of earlier writers included.
+        n_tokens: written so far.
     """
 
-    def __init__(self, prefix: Path, dtype: np.dtype) -> None:
+    def __init__(self, prefix: Path, dtype: np.dtype, keep: bool = False) -> None:
         self.prefix = Path(prefix)
         self.dtype = np.dtype(dtype)
-        self._lengths: list[int] = []
-        self._n_tokens = 0
+        self._lengths = array("q")
+        self.parts = self.n_tokens = 0
         self._bin = self.prefix.with_name(self.prefix.name + ".bin.partial")
         self._idx = self.prefix.with_name(self.prefix.name + ".idx.partial")
+        path = self.prefix.with_name(self.prefix.name + ".journal")
+        self._journal = Journal(path) if keep else None
 
     def __enter__(self) -> "IndexedWriter":
+        if self._journal is not None:
+            self._take_over(self._journal)
         with disk_errors(self._bin):
-            self._file = open(self._bin, "wb")
+            self._file = open(self._bin, "ab")
+            self._file.truncate(self.n_tokens * self.dtype.itemsize)
         return self
+
+    def _take_over(self, journal: Journal) -> None:
+        size = self._bin.stat().st_size if self._bin.exists() else 0
+        n_tokens = sum(record["tokens"] for record in journal.records)
+        if size < n_tokens * self.dtype.itemsize:
+            # The system lost what the journal tells of, as in a power cut: begin anew.
+            journal.clear()
+            return
+        self.n_tokens, self.parts = n_tokens, len(journal.records)
+        for record in journal.records:
+            self._lengths.extend(record["lengths"])
+        journal.records.clear()
+
+    @property
+    def open_length(self) -> int:
+        """Tokens of a document whose length has not come yet."""
+        return self.n_tokens - sum(self._lengths)
 
     def add(self, tokens: np.ndarray, lengths: list[int]) -> None:
         """Append tokens, and the lengths of the documents that end among them.
@@ -88,7 +119,12 @@ class IndexedWriter:
             )
         with disk_errors(self._bin):
             self._file.write(tokens.astype(self.dtype.newbyteorder("<"), copy=False).tobytes())
-        self._n_tokens += len(tokens)
+            if self._journal is not None:
+                self._file.flush()
+                self._journal.add({"tokens": len(tokens), "lengths": lengths})
+                self._journal.records.clear()
+        self.n_tokens += len(tokens)
+        self.parts += 1
         self._lengths.extend(lengths)
 
     def __exit__(self, kind: type | None, error: object, trace: object) -> None:
@@ -99,19 +135,24 @@ class IndexedWriter:
                     os.fsync(self._file.fileno())
                 self._file.close()
             if kind is None:
-                if sum(self._lengths) != self._n_tokens:
+                if self.open_length:
                     raise ValueError(f"{self.prefix}: the last document has no length")
                 self._write_index()
                 with disk_errors(self._bin):
                     for path in (self._bin, self._idx):
                         os.replace(path, path.with_suffix(""))
                     sync(self.prefix.parent)
+                if self._journal is not None:
+                    self._journal.remove()
         finally:
-            for path in (self._bin, self._idx):
-                path.unlink(missing_ok=True)
+            if self._journal is not None and kind is not None:
+                self._journal.close()
+            else:
+                for path in (self._bin, self._idx):
+                    path.unlink(missing_ok=True)
 
     def _write_index(self) -> None:
-        lengths = np.asarray(self._lengths, dtype="<i4")
+        lengths = np.frombuffer(self._lengths, dtype=np.int64).astype("<i4")
         starts = np.zeros(len(lengths), dtype="<i8")
         np.cumsum(lengths[:-1].astype(np.int64) * self.dtype.itemsize, out=starts[1:])
         code = next(code for code, kind in _CODES.items() if np.dtype(kind) == self.dtype)

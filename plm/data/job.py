@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -16,14 +17,17 @@ from plm.config import build
 from plm.data import encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
-from plm.data.documents import Entry, Origin, TextStore
+from plm.data.documents import Origin
 from plm.data.pool import pool
 from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
 from plm.data.tally import Tallies, Tally
+from plm.data.textstore import Entry, TextStore
 from plm.errors import DataError
 
 _LISTED_GROUPS = 50
+_PASSING = (".text", ".read", ".journal", ".partial")
+"""Ends of the names of files that only the work needs."""
 
 Progress = Callable[[str, int, int | None], None]
 """`(what, done, total or None)`."""
@@ -58,33 +62,34 @@ class Job:
         self.seconds[name] = round(time.perf_counter() - start, 2)
 
     def run(self, workers: int, told: Progress) -> None:
-        """Everything, into the folder."""
+        """Everything, into the folder; what an earlier try has left there is gone on with."""
+        if not (self.folder / MANIFEST).is_file():
+            self._make(workers, told)
+        for file in self.folder.iterdir():
+            if file.suffix in _PASSING:
+                file.unlink()
+
+    def _make(self, workers: int, told: Progress) -> None:
         steps = {
             name: [build({**step, "_partial_": True}) for step in source.steps]
             for name, source in self.recipe.sources.items()
         }
         with pool(workers) as (executor, ahead):
             with self.part("reading and cleaning", told):
-                stores, tallies = clean(self.origins, steps, self.folder, executor, ahead, told)
+                stores = clean(self.origins, steps, self.folder, executor, ahead, told)
+            tallies = {name: store.tallies for name, store in stores.items()}
             for name, store in stores.items():
                 if not store.entries:
                     raise DataError(_nothing_left(name, self.origins[name], tallies[name]))
             with self.part("splitting", told):
                 entries, leak = self._split(stores, tallies)
             with self.part("training the tokenizer", told):
-                size = executor.submit(
-                    encode.train_tokenizer,
-                    self._samples(stores, entries),
-                    self.vocab_size,
-                    self.recipe.tokenizer.special_tokens,
-                    self.folder / TOKENIZER,
-                ).result()
+                self._tokenizer(stores, entries, executor)
             with self.part("encoding", told):
                 counts = self._encode(stores, entries, executor, ahead, told)
-        for store in stores.values():
-            store.path.unlink()
         with self.part("hashing", told):
             tokenizer = bpe.load(self.folder / TOKENIZER)
+            size = tokenizer.get_vocab_size(with_added_tokens=True)
             np.save(self.folder / TOKEN_BYTES, bpe.token_bytes(tokenizer, self.vocab_size))
             files = _hashes(self.folder)
         self._write_manifest(counts, entries, leak, tallies, files, size)
@@ -130,6 +135,23 @@ class Job:
         }
         return entries, leak
 
+    def _tokenizer(
+        self,
+        stores: dict[str, TextStore],
+        entries: dict[str, dict[str, list[Entry]]],
+        executor: Executor,
+    ) -> None:
+        target = self.folder / TOKENIZER
+        if target.is_file():
+            return
+        executor.submit(
+            encode.train_tokenizer,
+            self._samples(stores, entries),
+            self.vocab_size,
+            self.recipe.tokenizer.special_tokens,
+            target,
+        ).result()
+
     def _samples(
         self, stores: dict[str, TextStore], entries: dict[str, dict[str, list[Entry]]]
     ) -> list[tuple[Path, list[Entry], int]]:
@@ -155,16 +177,10 @@ class Job:
         ahead: int,
         told: Progress,
     ) -> dict[str, dict[str, dict[str, int]]]:
-        total = sum(e.length for parts in entries.values() for part in parts.values() for e in part)
-        done = 0
-
-        def add(n_bytes: int) -> None:
-            nonlocal done
-            done += n_bytes
-            told("encoding", done, total)
-
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for name, store in stores.items():
+            total = sum(e.length for part in entries[name].values() for e in part)
+            add = _Adder(told, f"encoding {name}", total)
             counts[name] = {}
             for part in SPLITS:
                 counts[name][part] = encode.write_shard(
@@ -235,7 +251,10 @@ class Job:
             "key": self.key,
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
-        (self.folder / MANIFEST).write_text(text, encoding="utf-8")
+        # Last, and whole: it says that the rest is.
+        partial = self.folder / f"{MANIFEST}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, self.folder / MANIFEST)
 
     def _differences(self) -> list[str]:
         """Why figures on this text do not compare with those on the recipe's own."""
@@ -250,6 +269,17 @@ class Job:
             if missing:
                 reasons.append(f"source {name}: nothing found of {', '.join(missing)}")
         return reasons
+
+
+class _Adder:
+    """Adds up what was done and tells it."""
+
+    def __init__(self, told: Progress, what: str, total: int) -> None:
+        self.told, self.what, self.total, self.done = told, what, total, 0
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        self.told(self.what, self.done, self.total)
 
 
 def _fill(node: Any, path: str | None) -> Any:
@@ -273,6 +303,8 @@ def _nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
 def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
     files = {}
     for path in sorted(folder.iterdir()):
+        if path.suffix in _PASSING:
+            continue
         total = hashlib.sha256()
         with open(path, "rb") as file:
             while data := file.read(1 << 20):

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from threading import Thread
 from typing import Any
 
-from plm.errors import DataError
+from plm.errors import Unfinished
 
 _AHEAD = 16
 """Portions a worker may be ahead of the one whose result is wanted next: bounds the memory."""
@@ -54,7 +54,7 @@ def pool(workers: int) -> Iterator[tuple[Executor, int]]:
     """An executor, and how many portions to keep in flight; one worker means this process.
 
     Raises:
-        DataError: a worker was killed, or could not start.
+        Unfinished: a worker was killed, or could not start.
     """
     if workers <= 1:
         yield _Here(), 1
@@ -66,7 +66,7 @@ def pool(workers: int) -> Iterator[tuple[Executor, int]]:
     try:
         yield executor, workers * _AHEAD
     except BrokenProcessPool as error:
-        raise DataError(
+        raise Unfinished(
             "a process that prepares data ended suddenly: for want of memory (try fewer workers), "
             "or because the calling script lacks `if __name__ == '__main__':`"
         ) from error

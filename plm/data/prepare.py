@@ -20,10 +20,13 @@ from plm.data.pool import cores
 from plm.data.prepared import MANIFEST, Prepared
 from plm.data.recipe import Recipe
 from plm.data.sources.files import list_files
-from plm.errors import ConfigError
+from plm.errors import ConfigError, Unfinished
 
 _HERE = Path(__file__).resolve().parent
-_DECIDING = ("documents", "clean", "split", "tokenizer", "encode", "indexed", "job", "tally")
+_IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
+_DECIDING = (
+    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "job", "tally"
+)  # fmt: skip
 
 
 def is_prepared(
@@ -86,26 +89,31 @@ def prepare(
 
 @contextmanager
 def _work_folder(folder: Path) -> Iterator[Path | None]:
-    """A folder to work in that becomes `folder` if all goes well, and vanishes if not.
+    """A folder to work in that becomes `folder` when all has gone well.
 
-    Yields None where another process has finished the work meanwhile.
+    It is gone on with if the work was interrupted, was killed, or had to stop for want of disk or
+    network; the user's mistake removes it. Yields None where another process has finished the work
+    meanwhile.
     """
     if (folder / MANIFEST).is_file():
         yield None
         return
-    # Only the holder of the lock writes these: what lies there was interrupted.
-    for stale in (folder, *folder.parent.glob(f"{folder.name}.partial*")):
-        if stale.exists():
-            shutil.rmtree(stale)
-    work = folder.with_name(f"{folder.name}.partial{os.getpid()}")
-    work.mkdir()
+    if folder.exists():
+        shutil.rmtree(folder)
+    # Only the holder of the lock writes in it.
+    work = folder.with_name(f"{folder.name}.partial")
+    work.mkdir(exist_ok=True)
     try:
-        yield work
-        sync(*work.iterdir(), work)
-        os.replace(work, folder)
-        sync(folder.parent)
-    finally:
+        with disk_errors(work):
+            yield work
+    except Unfinished:
+        raise
+    except Exception:
         shutil.rmtree(work, ignore_errors=True)
+        raise
+    sync(*work.iterdir(), work)
+    os.replace(work, folder)
+    sync(folder.parent)
 
 
 def _folder(data_dir: Path, recipe: Recipe, key: dict[str, Any]) -> Path:
@@ -173,12 +181,20 @@ def installed_versions(recipe: Recipe) -> dict[str, str | None]:
 
 
 def _code_hash(recipe: Recipe) -> str:
-    """Of the code that makes the shards: a changed step never meets an old cache."""
+    """Of the code that makes these shards: a changed step never meets what it made before."""
     files = {_HERE / f"{name}.py" for name in _DECIDING}
-    files.update(_HERE.glob("sources/*.py"), _HERE.glob("steps/*.py"))
-    for source in recipe.sources.values():
-        for choice in (source.origin, *source.steps):
-            files.add(Path(inspect.getsourcefile(locate(choice["_target_"])) or __file__))
+    waiting = [
+        Path(inspect.getsourcefile(locate(choice["_target_"])) or __file__)
+        for source in recipe.sources.values()
+        for choice in (source.origin, *source.steps)
+    ]
+    while waiting:
+        file = waiting.pop()
+        if file not in files:
+            files.add(file)
+            # Sources and steps share helpers of theirs.
+            for folder, name in _IMPORT.findall(file.read_text(encoding="utf-8")):
+                waiting.append(_HERE / folder / f"{name}.py")
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(file.name.encode() + file.read_bytes())

@@ -1,7 +1,8 @@
 """A recipe: which raw text, how it is cleaned, split and tokenised. One YAML a recipe."""
 
+import hashlib
 import re
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from plm.config import check_targets
+from plm.data.tokenizer import PATTERNS
 from plm.errors import ConfigError
 
 RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
@@ -49,6 +51,7 @@ class Source:
         steps: `_target_` calls, run in this order.
         split: see Split.
         tokenizer_weight: this source's share in the tokenizer's sample, relative to the others.
+        published_tokens: size of the whole set as its makers give it, for plans; None: not known.
     """
 
     origin: dict[str, Any]
@@ -57,17 +60,22 @@ class Source:
     steps: list[dict[str, Any]] = field(default_factory=list)
     split: Split = Split()
     tokenizer_weight: float = 1.0
+    published_tokens: int | None = None
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """The tokenizer that is trained on the recipe's train split.
+    """The tokenizer: trained on the recipe's train split, or an existing one (`file`, `hub`).
 
     Attributes:
         kind: byte_level_bpe.
-        pre_tokenizer: qwen2.
-        special_tokens: in the order of their ids, from 0; the first ends a document.
+        pre_tokenizer: how a tokenizer that is trained splits text: qwen2, gpt2 or llama3.
+        special_tokens: of a tokenizer that is trained, in the order of their ids, from 0.
         sample_bytes: how much text it is trained on at most.
+        file: an existing tokenizer.json; a relative path is meant from the recipe's folder.
+        hub: an existing tokenizer's name on the Hugging Face Hub, or a folder of that form.
+        revision: of hub, a commit where figures are to be repeated.
+        end_of_text: the special token that ends a document; None: the first special token.
     """
 
     kind: str = "byte_level_bpe"
@@ -76,6 +84,22 @@ class TokenizerSettings:
         default_factory=lambda: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     )
     sample_bytes: int = 8_000_000
+    file: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    end_of_text: str | None = None
+
+    @property
+    def adopted(self) -> bool:
+        """Whether an existing tokenizer takes the place of training one."""
+        return bool(self.file or self.hub)
+
+    def content_mark(self) -> str | None:
+        """sha256, hex, of an existing tokenizer on this machine; None: the settings say it all."""
+        path = Path(self.file) if self.file else Path(self.hub or "") / "tokenizer.json"
+        if not self.adopted or not path.is_file():
+            return None
+        return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -125,8 +149,7 @@ def load_recipe(recipe: str | Path) -> Recipe:
     }
     if not sources:
         raise ConfigError(f"{file}: sources is empty; a recipe needs at least one")
-    tokenizer = _make(TokenizerSettings, content.get("tokenizer") or {}, file, "tokenizer")
-    _check_tokenizer(tokenizer, file)
+    tokenizer = _tokenizer(content.get("tokenizer") or {}, file)
     versions = content.get("versions") or {}
     for name, version in versions.items():
         # YAML reads 3.20 as the number 3.2.
@@ -188,14 +211,53 @@ def _source(node: Any, file: Path, key: str) -> Source:
     return source
 
 
+def _tokenizer(node: Any, file: Path) -> TokenizerSettings:
+    settings = _make(TokenizerSettings, node, file, "tokenizer")
+    if settings.file and settings.hub:
+        raise ConfigError(f"{file}: tokenizer.file and tokenizer.hub exclude each other")
+    if settings.adopted:
+        idle = sorted({"pre_tokenizer", "special_tokens", "sample_bytes"} & set(node))
+        if idle:
+            raise ConfigError(
+                f"{file}: tokenizer.{idle[0]} has no effect on an existing tokenizer; drop it, or "
+                f"drop tokenizer.{'file' if settings.file else 'hub'} to train one"
+            )
+    if settings.file:
+        path = file.resolve().parent / Path(settings.file).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"{file}: tokenizer.file={settings.file}: no such file ({path})")
+        settings = replace(settings, file=str(path))
+    _check_tokenizer(settings, file)
+    return settings
+
+
 def _check_tokenizer(settings: TokenizerSettings, file: Path) -> None:
     if settings.kind != "byte_level_bpe":
         raise ConfigError(f"{file}: tokenizer.kind={settings.kind}: only byte_level_bpe is known")
-    if settings.pre_tokenizer != "qwen2":
+    if settings.pre_tokenizer not in PATTERNS:
         raise ConfigError(
-            f"{file}: tokenizer.pre_tokenizer={settings.pre_tokenizer}: only qwen2 is known"
+            f"{file}: tokenizer.pre_tokenizer={settings.pre_tokenizer}: "
+            f"one of {', '.join(PATTERNS)}"
         )
-    if "<|endoftext|>" not in settings.special_tokens:
-        raise ConfigError(f"{file}: tokenizer.special_tokens lacks <|endoftext|>")
-    if settings.sample_bytes <= 0:
-        raise ConfigError(f"{file}: tokenizer.sample_bytes={settings.sample_bytes} is not positive")
+    if settings.hub and not settings.revision:
+        raise ConfigError(
+            f"{file}: tokenizer.revision is missing: a commit (or branch) of {settings.hub}"
+        )
+    if settings.revision and not settings.hub:
+        raise ConfigError(f"{file}: tokenizer.revision needs tokenizer.hub")
+    special, end = settings.special_tokens, settings.end_of_text
+    if not isinstance(special, list) or not all(isinstance(t, str) and t for t in special):
+        raise ConfigError(f"{file}: tokenizer.special_tokens={special} is not a list of texts")
+    if len(set(special)) < len(special):
+        raise ConfigError(f"{file}: tokenizer.special_tokens names a token twice: {special}")
+    if not special:
+        raise ConfigError(f"{file}: tokenizer.special_tokens is empty; one has to end documents")
+    if end is not None and not settings.adopted and end not in special:
+        raise ConfigError(
+            f"{file}: tokenizer.end_of_text={end} is not in tokenizer.special_tokens "
+            f"({', '.join(special)})"
+        )
+    if not isinstance(settings.sample_bytes, int) or settings.sample_bytes <= 0:
+        raise ConfigError(
+            f"{file}: tokenizer.sample_bytes={settings.sample_bytes} is not a positive whole number"
+        )

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from plm.data.documents import Entry, TextStore, opened
 from plm.data.recipe import Split
+from plm.data.textstore import Entry, TextStore, opened
 from plm.errors import DataError
 
 LONG_LINE = 40

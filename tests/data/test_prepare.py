@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from plm.data import encode, job
+from plm.data import clean, encode, job
 from plm.data import tokenizer as bpe
+from plm.data.indexed import IndexedWriter
 from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
 from plm.data.recipe import load_recipe
-from plm.errors import ConfigError, DataError
+from plm.errors import ConfigError, DataError, Unfinished
 
 SIZES = {"vocab_size": 300, "block_tokens": 64}
 
@@ -117,7 +118,11 @@ def test_the_seed_changes_the_order_not_the_documents(tiny, tmp_path):
     assert sorted(names[0]) == sorted(names[1])
 
 
-def test_interrupted_counts_for_nothing(tiny, tmp_path, monkeypatch):
+def folders(path):
+    return [found.name for found in path.iterdir() if found.is_dir()]
+
+
+def test_interrupted_work_is_gone_on_with(tiny, tmp_path, monkeypatch):
     real = encode.write_shard
 
     def stop(store, entries, prefix, *rest):
@@ -128,24 +133,28 @@ def test_interrupted_counts_for_nothing(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(encode, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         again(tiny, tmp_path)
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert folders(tmp_path) == [f"{tiny[2].folder.name}.partial"]
     monkeypatch.undo()
-    # What a killed process leaves is swept away by the next one.
-    stale = tmp_path / f"{tiny[2].folder.name}.partial99"
-    stale.mkdir()
-    (stale / "manifest.json").write_text("{}")
-    assert again(tiny, tmp_path).fingerprint == tiny[2].fingerprint
-    assert not stale.exists()
+    told = []
+    monkeypatch.setattr(bpe, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(clean, "_read_and_clean", lambda *_: pytest.fail("read again"))
+    made = again(tiny, tmp_path, progress=lambda what, *_: told.append(what))
+    assert made.fingerprint == tiny[2].fingerprint
+    assert made.manifest["sources"] == tiny[2].manifest["sources"]
+    assert folders(tmp_path) == [tiny[2].folder.name]
 
 
-def test_a_full_disk_is_one_line(tiny, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_keeps_what_was_done(tiny, tmp_path, monkeypatch):
     def full(self, *_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "x.bin"))
 
-    monkeypatch.setattr(job.Job, "_encode", full)
-    with pytest.raises(DataError, match=r"x\.bin: the disk is full .*free some space"):
+    monkeypatch.setattr(IndexedWriter, "__enter__", full)
+    with pytest.raises(Unfinished, match=r"x\.bin: the disk is full .*it goes on from there"):
         again(tiny, tmp_path)
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert folders(tmp_path) == [f"{tiny[2].folder.name}.partial"]
+    monkeypatch.undo()
+    monkeypatch.setattr(clean, "_read_and_clean", lambda *_: pytest.fail("read again"))
+    assert again(tiny, tmp_path).fingerprint == tiny[2].fingerprint
 
 
 def test_another_process_is_waited_for(tiny, tmp_path):
@@ -198,7 +207,7 @@ def test_a_file_in_the_folders_place(tiny, tmp_path):
 def test_refusals_leave_nothing(tiny, tmp_path, change, kind, message):
     with pytest.raises(kind, match=message):
         again(tiny, tmp_path, **change)
-    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    assert folders(tmp_path) == []
 
 
 def test_a_path_that_no_source_reads():

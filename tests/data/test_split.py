@@ -2,15 +2,16 @@
 
 import pytest
 
-from plm.data.documents import Document, TextStore
+from plm.data.documents import Document
 from plm.data.recipe import Split
 from plm.data.split import leaks, resolve, split_pieces, validation_groups
+from plm.data.textstore import TextStore
 from plm.errors import DataError
 
 
 def store(tmp_path, name, documents):
     made = TextStore(tmp_path / f"{name}.text")
-    made.fill(Document(text, title, group) for text, title, group in documents)
+    made.fill((Document(text, title, group) for text, title, group in documents), dict)
     return made
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from plm.data.documents import Document, Origin, as_it_is, text_size
-from plm.errors import DataError
+from plm.errors import DataError, Unfinished
 
 
 def hub(
@@ -25,7 +25,8 @@ def hub(
         field: that holds the text.
         max_bytes: of text, after which reading stops.
     Raises:
-        DataError: on reading: the set cannot be opened, or a row has no such field.
+        Unfinished: on reading: the set cannot be opened or read on.
+        DataError: on reading: a row has no such field.
     """
     rows = _rows(dataset, revision, config, split, field, max_bytes)
     facts = {"dataset": dataset, "config": config, "revision": revision, "split": split}
@@ -54,6 +55,6 @@ def _rows(
     # datasets, fsspec, huggingface_hub and the network each raise kinds of their own.
     except (OSError, ValueError, RuntimeError, ConnectionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
+        raise Unfinished(
             f"{dataset} at {revision}, row {number}: cannot be streamed: {first}"
         ) from error
