@@ -291,7 +291,8 @@ def _fill(node: Any, path: str | None) -> Any:
 
 def _nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
     lost = "; ".join(
-        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}"
+        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}, first "
+        f"{next(iter(tally.examples.values()))[0][0]}"
         for step, tally in tallies.items()
         if tally.dropped
     )

@@ -1,18 +1,58 @@
-"""The user's own text: a file or a folder of .txt, .md, .jsonl or .parquet, plain or gzipped."""
+"""Local files: .txt, .md, .jsonl or .parquet, plain or compressed, one or a folder of them."""
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import mmap
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from plm.data.documents import Document, Origin, as_it_is, text_size
-from plm.errors import DataError
+from plm.data.documents import Document, Origin
+from plm.data.tally import Tally
+from plm.errors import ConfigError, DataError
 
 PLAIN = (".txt", ".md")
 KINDS = (*PLAIN, ".jsonl", ".parquet")
+PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_ZSTD = ".zst"
+
+_PART = 4_000_000
+"""Bytes of rows handed to a worker at once."""
+
+_GROUP_PART = 16_000_000
+"""Bytes of a Parquet row group handed to a worker at once; larger groups are read in parts."""
+
+
+class _File(NamedTuple):
+    """A whole file: one document; or rows of a Parquet row group, where `group` is given."""
+
+    path: str
+    name: str
+    size: int
+    group: int | None = None
+    first_row: int = 1
+    skip: int = 0
+    rows: int = 0
+
+
+class _Rows(NamedTuple):
+    """Lines of a .jsonl file: `data` itself, or bytes [start, stop) of the file."""
+
+    path: str
+    name: str
+    start: int
+    stop: int
+    first_row: int
+    data: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
 
 
 def files(path: str, *, fields: list[str] | None = None) -> Origin:
@@ -27,7 +67,28 @@ def files(path: str, *, fields: list[str] | None = None) -> Origin:
     """
     found = list_files(path)
     facts = {"files": {name: file.stat().st_size for file, name in found}}
-    return Origin(_documents(found, fields or ["text"]), as_it_is, text_size, facts)
+    if not any(facts["files"].values()):
+        names = ", ".join(str(file) for file, _ in found[:3])
+        raise DataError(f"{names}: empty; there is no text to train on")
+    read = partial(_read, fields=fields or ["text"])
+    return Origin(_Items(found), read, lambda item: item.size, facts)
+
+
+class _Items:
+    """The parts that workers read, made anew whenever they are asked for."""
+
+    def __init__(self, found: list[tuple[Path, str]]) -> None:
+        self.found = found
+
+    def __iter__(self) -> Iterator[_File | _Rows]:
+        for file, name in self.found:
+            kind = _kind(file)
+            if kind == ".jsonl":
+                yield from (_packed_rows if _packing(file) else _row_ranges)(file, name)
+            elif kind == ".parquet":
+                yield from _row_groups(file, name)
+            else:
+                yield _File(str(file), name, file.stat().st_size)
 
 
 def list_files(path: str | Path) -> list[tuple[Path, str]]:
@@ -40,7 +101,9 @@ def list_files(path: str | Path) -> list[tuple[Path, str]]:
     known = ", ".join(KINDS)
     if root.is_file():
         if _kind(root) not in KINDS:
-            raise DataError(f"{root}: cannot read this kind of file; known: {known} (also .gz)")
+            raise DataError(
+                f"{root}: cannot read this kind of file; known: {known} (also .gz, .bz2, .xz, .zst)"
+            )
         return [(root, root.name)]
     if not root.is_dir():
         raise DataError(f"{root}: no such file or folder")
@@ -50,38 +113,125 @@ def list_files(path: str | Path) -> list[tuple[Path, str]]:
         if file.is_file() and _kind(file) in KINDS and not file.name.startswith(".")
     )
     if not found:
-        raise DataError(f"{root}: no file to read in this folder; known: {known} (also .gz)")
+        raise DataError(
+            f"{root}: no file to read in this folder; known: {known} (also .gz, .bz2, .xz, .zst)"
+        )
     return [(file, name) for name, file in found]
 
 
+def _packing(file: Path) -> str:
+    end = Path(file.name.lower()).suffix
+    return end if end in (*PACKED, _ZSTD) else ""
+
+
 def _kind(file: Path) -> str:
-    return Path(file.name.lower().removesuffix(".gz")).suffix
+    return Path(file.name.lower().removesuffix(_packing(file))).suffix
 
 
-def _documents(found: list[tuple[Path, str]], fields: list[str]) -> Iterator[Document]:
-    readers = {".jsonl": _jsonl, ".parquet": _parquet}
-    some = False
-    for file, name in found:
-        for document in readers.get(_kind(file), _plain)(file, name, fields):
-            some = some or bool(document.text.strip())
-            yield document
-    if not some:
-        names = ", ".join(str(file) for file, _ in found[:3])
-        raise DataError(f"{names}: empty; there is no text to train on")
+def _open(file: Path) -> Any:
+    """The file's bytes, unpacked while they are read."""
+    packing = _packing(file)
+    if packing == _ZSTD:
+        try:
+            import zstandard
+        except ImportError as error:
+            raise ConfigError(
+                f"{file}: .zst needs the package zstandard: pip install zstandard"
+            ) from error
+        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(open(file, "rb")))
+    return PACKED[packing](file, "rb") if packing else open(file, "rb")
 
 
-def _content(file: Path) -> bytes:
+class _reading:
+    """Turns what can be wrong with a file's bytes into one line."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
+        if error is None or isinstance(error, DataError | ConfigError):
+            return
+        packing = _packing(self.file).removeprefix(".")
+        damaged = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
+        other = packing and (isinstance(error, OSError | ValueError) or "zstd" in str(kind).lower())
+        if isinstance(error, damaged) or (other and getattr(error, "errno", None) is None):
+            name = {"gz": "gzip", "zst": "zstd"}.get(packing, packing)
+            raise DataError(
+                f"{self.file}: {name} data is cut off or damaged ({error}); copy the file again"
+            ) from error
+        if isinstance(error, OSError):
+            raise DataError(f"{self.file}: cannot be read: {error.strerror or error}") from error
+
+
+def _row_ranges(file: Path, name: str) -> Iterator[_Rows]:
+    size, start, row = file.stat().st_size, 0, 1
+    if not size:
+        return
+    with _reading(file), open(file, "rb") as raw:
+        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+        while start < size:
+            stop = data.find(b"\n", min(start + _PART, size) - 1) + 1 or size
+            yield _Rows(str(file), name, start, stop, row)
+            row += data[start:stop].count(b"\n")
+            start = stop
+        data.close()
+
+
+def _packed_rows(file: Path, name: str) -> Iterator[_Rows]:
+    row, at = 1, 0
+    with _reading(file), _open(file) as stream:
+        while data := stream.read(_PART):
+            data += stream.readline()
+            yield _Rows(str(file), name, at, at + len(data), row, data)
+            row += data.count(b"\n")
+            at += len(data)
+
+
+def _row_groups(file: Path, name: str) -> Iterator[_File]:
+    table = _table(file)
+    row = 1
+    for group in range(table.num_row_groups):
+        about = table.metadata.row_group(group)
+        parts = max(1, -(-about.total_byte_size // _GROUP_PART))
+        step = -(-about.num_rows // parts)
+        for skip in range(0, about.num_rows, max(1, step)):
+            rows = min(step, about.num_rows - skip)
+            size = about.total_byte_size // parts
+            yield _File(str(file), name, size, group, row + skip, skip, rows)
+        row += about.num_rows
+
+
+def _table(file: Path, row: int = 0) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
     try:
-        if file.name.lower().endswith(".gz"):
-            with gzip.open(file, "rb") as stream:
-                return stream.read()
-        return file.read_bytes()
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{file}: gzip data is cut off or damaged ({error}); copy the file again"
-        ) from error
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+        if not _packing(file):
+            return pyarrow.parquet.ParquetFile(file, memory_map=True)
+        with _reading(file), _open(file) as stream:
+            return pyarrow.parquet.ParquetFile(io.BytesIO(stream.read()))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _not_parquet(file, row, error) from error
+
+
+def _not_parquet(file: Path, row: int, error: BaseException) -> DataError:
+    first = (str(error).splitlines() or [type(error).__name__])[0]
+    return DataError(f"{file}, after row {row}: not readable Parquet: {first}")
+
+
+def _read(item: _File | _Rows, tally: Tally, *, fields: list[str]) -> Iterator[Document]:
+    file = Path(item.path)
+    if isinstance(item, _Rows):
+        yield from _jsonl(file, item, fields)
+    elif item.group is not None:
+        yield from _parquet(file, item, fields)
+    else:
+        with _reading(file), _open(file) as stream:
+            data = stream.read()
+        yield Document(_decode(data, str(file)), item.name, item.name)
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -94,12 +244,13 @@ def _decode(data: bytes, where: str) -> str:
         ) from error
 
 
-def _plain(file: Path, name: str, fields: list[str]) -> Iterator[Document]:
-    yield Document(_decode(_content(file), str(file)), name, name)
-
-
-def _jsonl(file: Path, name: str, fields: list[str]) -> Iterator[Document]:
-    for number, line in enumerate(io.BytesIO(_content(file)), start=1):
+def _jsonl(file: Path, item: _Rows, fields: list[str]) -> Iterator[Document]:
+    data = item.data
+    if data is None:
+        with _reading(file), open(file, "rb") as raw:
+            raw.seek(item.start)
+            data = raw.read(item.size)
+    for number, line in enumerate(io.BytesIO(data), start=item.first_row):
         if not line.strip():
             continue
         where = f"{file}, row {number}"
@@ -107,27 +258,29 @@ def _jsonl(file: Path, name: str, fields: list[str]) -> Iterator[Document]:
             row = json.loads(_decode(line, where))
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-        yield _row(row, fields, where, f"{name}:{number}")
+        yield _row(row, fields, where, f"{item.name}:{number}")
 
 
-def _parquet(file: Path, name: str, fields: list[str]) -> Iterator[Document]:
+def _parquet(file: Path, item: _File, fields: list[str]) -> Iterator[Document]:
     import pyarrow
-    import pyarrow.parquet
 
-    number = 0
+    table = _table(file, item.first_row - 1)
+    names = table.schema_arrow.names
+    columns = [field for field in fields if field in names]
+    number = item.first_row - 1
     try:
-        source = io.BytesIO(_content(file)) if file.name.lower().endswith(".gz") else file
-        table = pyarrow.parquet.ParquetFile(source)
-        columns = [field for field in fields if field in table.schema_arrow.names]
-        names = table.schema_arrow.names
-        for batch in table.iter_batches(columns=columns):
-            for row in batch.to_pylist():
+        # A column that is missing: any other one counts the rows, for the message.
+        chosen = columns if len(columns) == len(fields) else names[:1]
+        before, left = item.skip, item.rows
+        for batch in table.iter_batches(500, row_groups=[item.group], columns=chosen):
+            part = batch.slice(min(before, len(batch)), left)
+            before, left = max(0, before - len(batch)), left - len(part)
+            for row in part.to_pylist():
                 number += 1
                 row = row if len(columns) == len(fields) else dict.fromkeys(names)
-                yield _row(row, fields, f"{file}, row {number}", f"{name}:{number}")
+                yield _row(row, fields, f"{file}, row {number}", f"{item.name}:{number}")
     except (pyarrow.ArrowException, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise DataError(f"{file}, after row {number}: not readable Parquet: {first}") from error
+        raise _not_parquet(file, number, error) from error
 
 
 def _row(row: Any, fields: list[str], where: str, name: str) -> Document:

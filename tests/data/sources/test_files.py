@@ -1,7 +1,9 @@
 """The user's own text: what is read, in which order, and each refusal's text."""
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 
@@ -30,6 +32,40 @@ def test_a_folder_in_sorted_order(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("pack", [None, gzip, bz2, lzma])
+def test_rows_come_in_parts(tmp_path, monkeypatch, pack):
+    """Whatever the parts, the rows, their numbers and the message about one are the same."""
+    rows = [json.dumps({"text": f"é {i} " + "x" * (i % 50)}) for i in range(300)]
+    data = "\n".join(rows).encode()
+    file = tmp_path / {None: "r.jsonl", gzip: "r.jsonl.gz", bz2: "r.jsonl.bz2"}.get(
+        pack, "r.jsonl.xz"
+    )
+    file.write_bytes(pack.compress(data) if pack else data)
+    whole = names_and_texts(file)
+    monkeypatch.setattr("plm.data.sources.files._PART", 100)
+    assert len(list(files(str(file)).items)) > 50
+    assert names_and_texts(file) == whole
+    assert [name.partition(":")[2] for name, _, _ in whole] == [str(i + 1) for i in range(300)]
+    broken = data.replace(rows[200].encode(), b'{"te')
+    file.write_bytes(pack.compress(broken) if pack else broken)
+    with pytest.raises(DataError, match="row 201: not JSON"):
+        names_and_texts(file)
+
+
+def test_parquet_row_groups_come_in_parts(tmp_path, monkeypatch):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    texts = [f"row {i} " + "x" * 500 for i in range(2500)]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet", row_group_size=1700)
+    whole = names_and_texts(tmp_path)
+    assert [text for _, _, text in whole] == texts
+    assert [name for name, _, _ in whole[1699:1701]] == ["t.parquet:1700", "t.parquet:1701"]
+    monkeypatch.setattr("plm.data.sources.files._GROUP_PART", 5_000)
+    assert len(list(files(str(tmp_path)).items)) > 3
+    assert names_and_texts(tmp_path) == whole
+
+
 def test_fields_are_joined(tmp_path):
     (tmp_path / "q.jsonl").write_text('{"question": "Q", "answer": "A"}\n', encoding="utf-8")
     found = names_and_texts(tmp_path / "q.jsonl", fields=["question", "answer"])
@@ -53,12 +89,15 @@ def test_parquet(tmp_path):
     ("name", "content", "message"),
     [
         ("a.txt", b"ab\xffcd", r"a\.txt: not UTF-8 at byte 2 \(0xff\); convert it"),
-        ("a.txt", b" \n", r"a\.txt: empty; there is no text to train on"),
+        ("a.txt", b"", r"a\.txt: empty; there is no text to train on"),
         (
             "a.txt.gz",
             gzip.compress(b"x" * 9999, mtime=0)[:-9],
             r"a\.txt\.gz: gzip data is cut off or damag",
         ),
+        ("a.jsonl.xz", lzma.compress(b"x" * 9999)[:-20], r"a\.jsonl\.xz: xz data is cut off"),
+        ("a.txt.bz2", bz2.compress(b"x" * 9999)[:-9], r"a\.txt\.bz2: bz2 data is cut off"),
+        ("a.txt.bz2", b"plain", r"a\.txt\.bz2: bz2 data is cut off or damaged"),
         ("a.txt.gz", b"plain", r"a\.txt\.gz: gzip data is cut off or damaged"),
         ("a.jsonl", b'{"text": "x"}\n{"body": "y"}', r"row 2: field 'text' is missing; the row h"),
         ("a.jsonl", b'{"text": 3}', r"row 1: field 'text' is not text"),
