@@ -2,13 +2,16 @@
 
 Paper: Broder, On the resemblance and containment of documents (1997); for training text: Lee et
 al., Deduplicating training data makes language models better (arXiv:2107.06499).
-Library: rensa 0.5.0 (Rust) makes 7,900 signatures of 128 a second where datasketch 2.0.0 makes
-490, on the same 784 source files (8.7 MB, shingles ready) on one contended core; they flag 36 and
-39 of the files at a similarity of 0.8.
+Library: rensa 0.5.0 (Rust) makes 46,000 signatures of 128 a second, datatrove 0.10.1 1,200 and
+datasketch 2.0.0 890: 1,000 source files (13 kB on average, shingles ready), seconds of processor
+time, one core with other work on it. Signature and index of a document take 2.0 kB, in datasketch
+7.7 kB. Of 1,200 copies with 0 to 10 per cent of their words changed rensa judges 1,136 as their
+true similarity does (0.8 or more, or less), datatrove 1,131, datasketch 1,129.
 """
 
 import re
 from collections.abc import Iterator
+from itertools import islice
 
 from plm.data.documents import Document
 from plm.data.tally import Tally
@@ -16,6 +19,8 @@ from plm.errors import ConfigError
 
 _WORD = re.compile(r"\w+")
 _SEED = 42
+_BLOCK = 1 << 14
+"""Words a block: bounds what one long document takes."""
 
 
 def near_dedup(
@@ -54,7 +59,8 @@ def near_dedup(
     kept = []
     for document in documents:
         signature = RMinHash(num_perm=permutations, seed=_SEED)
-        signature.update(shingles(document.text, ngram))
+        for block in shingles(document.text, ngram):
+            signature.update(block)
         if any(kept[i].jaccard(signature) >= threshold for i in index.query(signature)):
             tally.drop("near duplicate", document.name, document.text)
             continue
@@ -63,9 +69,15 @@ def near_dedup(
         yield document
 
 
-def shingles(text: str, ngram: int) -> list[str]:
-    """Runs of `ngram` words; one run of all words where there are fewer."""
-    words = _WORD.findall(text)
-    if len(words) <= ngram:
-        return [" ".join(words)]
-    return [" ".join(words[i : i + ngram]) for i in range(len(words) - ngram + 1)]
+def shingles(text: str, ngram: int) -> Iterator[list[str]]:
+    """Runs of `ngram` words, some at a time; one run of all words where there are fewer."""
+    words = (match.group() for match in _WORD.finditer(text))
+    block = list(islice(words, _BLOCK + ngram))
+    if len(block) <= ngram:
+        yield [" ".join(block)]
+        return
+    while len(block) >= ngram:
+        runs = len(block) - ngram + 1
+        yield [" ".join(block[i : i + ngram]) for i in range(runs)]
+        # The next run begins with the last words of this one.
+        block = block[runs:] + list(islice(words, _BLOCK))

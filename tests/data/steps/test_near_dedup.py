@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from plm.data.steps import near_dedup as module
 from plm.data.steps.near_dedup import near_dedup, shingles
 from plm.errors import ConfigError
 
@@ -26,8 +27,35 @@ def test_by_hand(run):
 
 
 def test_shingles():
-    assert shingles("a b, c d", 3) == ["a b c", "b c d"]
-    assert shingles("a b", 3) == ["a b"]
+    assert list(shingles("a b, c d", 3)) == [["a b c", "b c d"]]
+    assert list(shingles("a b", 3)) == [["a b"]]
+    assert list(shingles("", 3)) == [[""]]
+
+
+@pytest.mark.parametrize("ngram", [1, 2, 5])
+@pytest.mark.parametrize("block", [1, 3, 10])
+def test_blocks_hold_each_run_once(monkeypatch, ngram, block):
+    monkeypatch.setattr(module, "_BLOCK", block)
+    for n in range(1, 30):
+        words = [f"w{i}" for i in range(n)]
+        whole = [" ".join(words[i : i + ngram]) for i in range(max(1, n - ngram + 1))]
+        blocks = list(shingles(" ".join(words), ngram))
+        assert [run for block in blocks for run in block] == whole
+        assert max(map(len, blocks)) <= block + 1
+
+
+def test_blocks_give_the_same_signature(monkeypatch):
+    from rensa import RMinHash
+
+    whole, split = (RMinHash(num_perm=128, seed=42) for _ in range(2))
+    (runs,) = shingles(text(1), 5)
+    whole.update(runs)
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    blocks = list(shingles(text(1), 5))
+    assert len(blocks) > 40
+    for block in blocks:
+        split.update(block)
+    assert split.digest() == whole.digest()
 
 
 def test_settings_that_cannot_work(run):
