@@ -34,7 +34,7 @@ def settle(config: Any) -> dict[str, Any]:
         settings["data"] |= {"recipe": OWN_TEXT, "path": str(Path(settings["data"]["path"]))}
         for phase in settings["phases"].values():
             if phase is not None:
-                phase["mixture"] = {OWN_TEXT: 1.0}
+                phase |= {"mixture": {OWN_TEXT: 1.0}, "mixture_to": {}, "temperature": 1.0}
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
     longest = Plan.read(settings["phases"]).max_seq_len
@@ -129,14 +129,19 @@ def prepare(settings: dict[str, Any]) -> None:
     from plm.callbacks.progress import DataProgress
     from plm.data.open import find_data, open_data
 
-    if find_data(settings["data"]) is None:
+    fresh = find_data(settings["data"]) is None
+    if fresh:
         what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"
         print(f"preparing {what}, once: later runs with it start at once", file=sys.stderr)
     shown = DataProgress()
     try:
-        open_data(settings["data"], progress=shown)
+        prepared = open_data(settings["data"], progress=shown)
     finally:
         shown.close()
+    if fresh:
+        from plm.report.recipe_page import write_recipe_report
+
+        print(f"what the data hold: {write_recipe_report(prepared)}", file=sys.stderr)
 
 
 def _as_rank(settings: dict[str, Any]) -> int:

@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from plm.errors import ConfigError
 from plm.schedule.common import Segment
+
+BY_TOKENS = "tokens"
+"""A source's weight that stands for the number of its tokens."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Phase:
         tokens: budget asked for; realised in whole global batches.
         seq_len: T of its windows.
         global_batch_tokens: tokens of one optimizer step, over all ranks.
-        mixture: weight of each source, in any unit.
+        mixture: weight of each source, in any unit; or `tokens` for each: as many tokens as it has.
+        mixture_to: weights at the phase's end, approached linearly; empty: the mixture stays.
+        temperature: of the weights `tokens`: sizes count to the power of its inverse.
         isolate_documents: documents of one window do not see each other; positions restart.
         rate: its part of the learning rate.
         rope_theta: base of the rotary angles; None: the model's.
@@ -48,8 +53,10 @@ class Phase:
     tokens: int
     seq_len: int
     global_batch_tokens: int
-    mixture: Mapping[str, float]
+    mixture: Mapping[str, float | str]
     rate: Rate
+    mixture_to: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
     isolate_documents: bool = True
     rope_theta: float | None = None
     trainable: tuple[str, ...] = ()
@@ -92,26 +99,52 @@ def read_phase(name: str, settings: Mapping[str, Any]) -> Phase:
             f"{where}.global_batch_tokens={batch} is not a multiple of seq_len={seq_len}; "
             f"nearest: {low}, {low + seq_len}"
         )
-    weights = settings["mixture"]
-    for source, weight in weights.items():
-        if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
-            raise ConfigError(f"{where}.mixture.{source}={weight!r} must be a number from 0 up")
-    if sum(weights.values()) <= 0:
-        raise ConfigError(f"{where}.mixture sums to nothing; give at least one source a weight")
+    mixtures = _read_mixtures(where, settings)
     try:
         rate = Rate(**settings["rate"])
     except TypeError as error:
         raise ConfigError(f"{where}.rate: shape and to are needed") from error
     rest = {
-        key: value for key, value in settings.items() if key not in ("rate", "trainable", "mixture")
+        key: value
+        for key, value in settings.items()
+        if key not in ("rate", "trainable", "mixture", "mixture_to")
     }
     return Phase(
         name=name,
         rate=rate,
         trainable=tuple(settings.get("trainable") or ()),
-        mixture={source: weight for source, weight in weights.items() if weight > 0},
+        **mixtures,
         **rest,
     )
+
+
+def _read_mixtures(where: str, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The weights `mixture` and `mixture_to`, without sources that have none in either."""
+    found = {}
+    temperature = settings.get("temperature", 1.0)
+    if not isinstance(temperature, int | float) or not 0 < temperature < math.inf:
+        raise ConfigError(f"{where}.temperature={temperature!r} must be a number above 0")
+    for key in ("mixture", "mixture_to"):
+        weights = found[key] = dict(settings.get(key) or {})
+        if key == "mixture" and weights and set(weights.values()) == {BY_TOKENS}:
+            if settings.get("mixture_to"):
+                raise ConfigError(f"{where}.mixture_to needs numbers in {where}.mixture, too")
+            return found
+        for source, weight in weights.items():
+            if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+                raise ConfigError(
+                    f"{where}.{key}.{source}={weight!r} must be a number from 0 up"
+                    + (f", or every weight {BY_TOKENS}" if key == "mixture" else "")
+                )
+        if (weights or key == "mixture") and sum(weights.values()) <= 0:
+            raise ConfigError(f"{where}.{key} sums to nothing; give at least one source a weight")
+    if temperature != 1:
+        raise ConfigError(f"{where}.temperature={temperature} needs the weights {BY_TOKENS}")
+    start, end = found["mixture"], found["mixture_to"]
+    names = [s for s in dict.fromkeys([*start, *end]) if start.get(s, 0) + end.get(s, 0) > 0]
+    if not end:
+        return {"mixture": {name: start[name] for name in names}, "mixture_to": {}}
+    return {k: {n: w.get(n, 0) for n in names} for k, w in found.items()}
 
 
 @dataclass(frozen=True)
@@ -131,6 +164,24 @@ class PlannedPhase:
     steps: int
     start_tokens: int
     rows: int
+
+    @property
+    def windows(self) -> int:
+        """Windows of all its steps."""
+        return self.steps * self.rows
+
+    def shares(self, piece: int = 0, pieces: int = 1) -> dict[str, float]:
+        """Each source's share of the tokens, in the middle of one of so many equal pieces.
+
+        By default over the whole phase.
+        """
+        at = (piece + 0.5) / pieces
+        start, end = ({n: w / sum(m.values()) for n, w in m.items()} for m in self._ends())
+        return {name: start[name] * (1 - at) + end[name] * at for name in start}
+
+    def _ends(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        start = self.phase.mixture
+        return start, self.phase.mixture_to or start
 
     @property
     def tokens(self) -> int:
@@ -169,6 +220,31 @@ class Plan:
         """From the plain mapping `phases` of a configuration; null removes an entry."""
         phases = [read_phase(name, entry) for name, entry in settings.items() if entry is not None]
         return cls(phases, origin_tokens)
+
+    def resolved(self, tokens: Mapping[str, int]) -> "Plan":
+        """The same plan with a number for every weight.
+
+        Args:
+            tokens: size of each source.
+        Raises:
+            ConfigError: a weight asks for the size of a source that is not among them.
+        """
+        phases = []
+        for planned in self.phases:
+            phase = planned.phase
+            if BY_TOKENS in phase.mixture.values():
+                for name in phase.mixture:
+                    if name not in tokens:
+                        raise ConfigError(
+                            f"phases.{phase.name}.mixture.{name}={BY_TOKENS}: the size of {name} "
+                            f"is not known; known: {', '.join(tokens)}"
+                        )
+                power = 1 / phase.temperature
+                most = max(tokens[name] for name in phase.mixture)
+                mixture = {name: (tokens[name] / most) ** power for name in phase.mixture}
+                phase = replace(phase, mixture=mixture)
+            phases.append(phase)
+        return Plan(phases, self.origin_tokens)
 
     @property
     def total_tokens(self) -> int:

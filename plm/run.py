@@ -36,7 +36,7 @@ IDENTITY = (
 )
 """Settings that make a run what it is; the others may change when it goes on."""
 
-WHERE_ONLY = {"data": ("dir", "workers", "allow_changed")}
+WHERE_ONLY = {"data": ("dir", "workers", "allow_changed", "max_epochs", "past_max_epochs")}
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:

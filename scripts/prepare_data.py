@@ -68,7 +68,7 @@ def show(what: str, done: int, total: int | None) -> None:
         print(f"\r\033[K{what}{share}", end="", file=sys.stderr, flush=True)
 
 
-def table(prepared: Any) -> str:
+def table(prepared: Any, report: Path) -> str:
     """What came out, as text."""
     data = prepared.manifest
     head = ("source", "split", "documents", "tokens", "MB", "bytes/token", "leak")
@@ -91,6 +91,7 @@ def table(prepared: Any) -> str:
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
     lines.append("")
     lines.append(f"folder       {prepared.folder}")
+    lines.append(f"report       {report}")
     lines.append(f"fingerprint  {prepared.fingerprint}")
     lines.append(f"tokenizer    {data['tokenizer_size']} ids of {data['vocab_size']}")
     lines.append("seconds      " + ", ".join(f"{k} {v}" for k, v in data["seconds"].items()))
@@ -120,7 +121,9 @@ def main(arguments: list[str]) -> int:
             progress=show,
         )
         show("", 0, None)
-        print(table(prepared))
+        from plm.report.recipe_page import write_recipe_report
+
+        print(table(prepared, write_recipe_report(prepared)))
         if chosen["ngrams"]:
             from plm.analysis.ngram import ngram_baselines
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,13 +34,14 @@ def train_tokenizer(
     samples: list[tuple[Path, list[Entry], int]],
     vocab_size: int,
     special_tokens: list[str],
+    pre_tokenizer: str,
     target: Path,
 ) -> None:
     """Train on samples and save; runs in a worker, so that no thread of it stays in the caller.
 
     Args:
         samples: text store's file, entries in the order to take them, characters to take.
-        vocab_size, special_tokens: of the tokenizer.
+        vocab_size, special_tokens, pre_tokenizer: of the tokenizer.
         target: where tokenizer.json is written.
     """
 
@@ -50,7 +52,12 @@ def train_tokenizer(
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     try:
-        tokenizer = bpe.train(texts(), vocab_size=vocab_size, special_tokens=special_tokens)
+        tokenizer = bpe.train(
+            texts(),
+            vocab_size=vocab_size,
+            special_tokens=special_tokens,
+            pre_tokenizer=pre_tokenizer,
+        )
     finally:
         os.environ.pop("TOKENIZERS_PARALLELISM")
         if before is not None:
@@ -59,12 +66,34 @@ def train_tokenizer(
         bpe.save(tokenizer, target)
 
 
+class Coding(NamedTuple):
+    """How text becomes tokens, in any process.
+
+    Attributes:
+        path: of tokenizer.json.
+        end: id that ends a document.
+        vocab_size: no id reaches it; decides the integer type.
+        cuttable: whether a long document may be encoded in pieces (see `_safe_cut`).
+    """
+
+    path: str
+    end: int
+    vocab_size: int
+    cuttable: bool
+
+    @classmethod
+    def of(cls, path: Path, end_of_text: str, vocab_size: int) -> "Coding":
+        """Of a tokenizer's file."""
+        tokenizer = bpe.load(path)
+        end = tokenizer.token_to_id(end_of_text)
+        return cls(str(path), end, vocab_size, bpe.Encoder(tokenizer).fast)
+
+
 def write_shard(
     store: TextStore,
     entries: list[Entry],
     prefix: Path,
-    tokenizer_path: Path,
-    vocab_size: int,
+    coding: Coding,
     executor: Executor,
     ahead: int,
     told: Callable[[int], None],
@@ -77,14 +106,13 @@ def write_shard(
         store: of the source.
         entries: documents in the shard's order.
         prefix: of the dataset; names go to `<prefix>.names`.
-        tokenizer_path: tokenizer.json.
-        vocab_size: decides the integer type.
+        coding: of the text.
         executor, ahead: of `pool`.
         told: called with the bytes of text encoded since the last call.
     Returns:
         documents, tokens and bytes of text.
     """
-    dtype = token_dtype(vocab_size)
+    dtype = token_dtype(coding.vocab_size)
     total = sum(entry.length for entry in entries)
     if prefix.with_name(prefix.name + ".idx").exists():
         told(total)
@@ -93,11 +121,12 @@ def write_shard(
     # Before the index, which says that all is there.
     with disk_errors(prefix), open(prefix.with_name(prefix.name + ".names"), "wb") as file:
         file.writelines(f"{entry.name}\n".encode() for entry in entries)
-    parts = portions(_segments(store, entries), lambda s: s[1], _PORTION)
+    segments = _segments(store, entries, coding.cuttable)
+    parts = portions(segments, lambda s: s[1], _PORTION)
     with IndexedWriter(prefix, dtype, keep=True) as writer:
         for portion in islice(parts, writer.parts):
             told(sum(length for _, length, _ in portion))
-        tasks = ((store.path, portion, str(tokenizer_path), dtype.str) for portion in parts)
+        tasks = ((store.path, portion, coding, dtype.str) for portion in parts)
         length = writer.open_length
         for raw, lengths, n_bytes in ordered(executor, ahead, _encode, tasks):
             whole: list[int] = []
@@ -111,12 +140,14 @@ def write_shard(
     return {"documents": len(entries), "tokens": writer.n_tokens, "bytes": total}
 
 
-def _segments(store: TextStore, entries: list[Entry]) -> Iterator[tuple[int, int, bool]]:
+def _segments(
+    store: TextStore, entries: list[Entry], cuttable: bool
+) -> Iterator[tuple[int, int, bool]]:
     """(start, length, ends a document): long documents cut where the pre-tokeniser cuts anyhow."""
     with opened(store.path) as data:
         for entry in entries:
             start, stop = entry.start, entry.start + entry.length
-            while stop - start > 2 * _SEGMENT:
+            while cuttable and stop - start > 2 * _SEGMENT:
                 cut = _safe_cut(data, start + _SEGMENT, stop)
                 yield start, cut - start, False
                 start = cut
@@ -124,27 +155,30 @@ def _segments(store: TextStore, entries: list[Entry]) -> Iterator[tuple[int, int
 
 
 def _safe_cut(data: bytes, position: int, stop: int) -> int:
-    """The next place after a newline and before a character that is no white space."""
+    """The next place after a newline that stands between two visible ASCII characters.
+
+    There every pattern of `tokenizer.PATTERNS` cuts, whatever else the text holds.
+    """
     while True:
         found = data.find(b"\n", position, stop - 1)
         if found < 0:
             return stop
-        if data[found + 1] > 0x20 and data[found + 1] < 0x80:
+        if 0x20 < data[found - 1] < 0x7F and 0x20 < data[found + 1] < 0x7F:
             return found + 1
         position = found + 1
 
 
 @lru_cache(maxsize=1)
-def _encoder(path: str, modified: int) -> bpe.Encoder:
-    return bpe.Encoder(bpe.load(path))
+def _encoder(path: str, modified: int, vocab_size: int) -> bpe.Encoder:
+    return bpe.Encoder(bpe.load(path), vocab_size)
 
 
 def _encode(task: tuple) -> tuple[bytes, list[tuple[int, bool]], int]:
-    path, segments, tokenizer_path, dtype = task
-    encoder = _encoder(tokenizer_path, os.stat(tokenizer_path).st_mtime_ns)
+    path, segments, coding, dtype = task
+    encoder = _encoder(coding.path, os.stat(coding.path).st_mtime_ns, coding.vocab_size)
     with opened(path) as data:
         texts = [data[start : start + length].decode() for start, length, _ in segments]
-    end = np.array([encoder.tokenizer.token_to_id(bpe.END_OF_TEXT)], dtype=np.int32)
+    end = np.array([coding.end], dtype=np.int32)
     parts, lengths = [], []
     for ids, (_, _, ends) in zip(encoder.encode_batch(texts), segments, strict=True):
         parts.append(ids)

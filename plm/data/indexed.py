@@ -206,15 +206,25 @@ class IndexedDataset:
                 f"{data}: {size} bytes, but its index says {self.n_tokens} tokens of "
                 f"{self.dtype.itemsize} bytes"
             )
-        self._tokens = (
-            np.memmap(data, dtype=self.dtype, mode="r") if size else np.empty(0, self.dtype)
-        )
+        mapped = np.memmap(data, dtype=self.dtype, mode="r") if size else np.empty(0, self.dtype)
+        # A plain array over the map: np.memmap's own indexing is slow.
+        self._tokens = mapped.view(np.ndarray)
 
     def tokens(self, start: int, count: int) -> np.ndarray:
         """`count` tokens from token `start` of all documents joined: [count], a read-only view."""
         if not 0 <= start <= start + count <= self.n_tokens:
             raise IndexError(f"{self.prefix}: tokens {start} to {start + count} of {self.n_tokens}")
         return self._tokens[start : start + count]
+
+    def windows(self, offsets: np.ndarray, size: int) -> np.ndarray:
+        """`size` tokens from each of the places `offsets` on: [n, size], a copy."""
+        if len(offsets) and not 0 <= offsets.min() <= offsets.max() + size <= self.n_tokens:
+            raise IndexError(f"{self.prefix}: windows of {size} end past {self.n_tokens} tokens")
+        return np.lib.stride_tricks.sliding_window_view(self._tokens, size)[offsets]
+
+    def gather(self, places: np.ndarray) -> np.ndarray:
+        """The tokens at single places: the shape of `places`, a copy."""
+        return self._tokens[places]
 
     def document(self, index: int) -> np.ndarray:
         """Tokens of one document, a read-only view."""

@@ -18,6 +18,7 @@ from plm.data import encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
 from plm.data.documents import Origin
+from plm.data.packing import write_packing
 from plm.data.pool import pool
 from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
@@ -75,6 +76,10 @@ class Job:
             for name, source in self.recipe.sources.items()
         }
         with pool(workers) as (executor, ahead):
+            if self.recipe.tokenizer.adopted and not (self.folder / TOKENIZER).is_file():
+                # First: what is wrong with it is to be said before hours of reading.
+                arguments = self.recipe.tokenizer, self.folder / TOKENIZER, self.vocab_size
+                executor.submit(bpe.adopt, *arguments).result()
             with self.part("reading and cleaning", told):
                 stores = clean(self.origins, steps, self.folder, executor, ahead, told)
             tallies = {name: store.tallies for name, store in stores.items()}
@@ -87,12 +92,17 @@ class Job:
                 self._tokenizer(stores, entries, executor)
             with self.part("encoding", told):
                 counts = self._encode(stores, entries, executor, ahead, told)
+            packing = {
+                name: write_packing(self.folder / f"{name}-train", self.block_tokens)
+                for name, source in self.recipe.sources.items()
+                if source.pack
+            }
         with self.part("hashing", told):
             tokenizer = bpe.load(self.folder / TOKENIZER)
-            size = tokenizer.get_vocab_size(with_added_tokens=True)
+            size = bpe.size(tokenizer)
             np.save(self.folder / TOKEN_BYTES, bpe.token_bytes(tokenizer, self.vocab_size))
             files = _hashes(self.folder)
-        self._write_manifest(counts, entries, leak, tallies, files, size)
+        self._write_manifest(counts, entries, leak, tallies, packing, files, size)
 
     def _split(
         self, stores: dict[str, TextStore], tallies: dict[str, Tallies]
@@ -149,6 +159,7 @@ class Job:
             self._samples(stores, entries),
             self.vocab_size,
             self.recipe.tokenizer.special_tokens,
+            self.recipe.tokenizer.pre_tokenizer,
             target,
         ).result()
 
@@ -169,6 +180,9 @@ class Job:
             samples.append((store.path, chosen, budgets[name]))
         return samples
 
+    def _end_of_text(self) -> str:
+        return bpe.end_of_text(self.recipe.tokenizer, bpe.load(self.folder / TOKENIZER))
+
     def _encode(
         self,
         stores: dict[str, TextStore],
@@ -177,6 +191,8 @@ class Job:
         ahead: int,
         told: Progress,
     ) -> dict[str, dict[str, dict[str, int]]]:
+        path = self.folder / TOKENIZER
+        coding = encode.Coding.of(path, self._end_of_text(), self.vocab_size)
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for name, store in stores.items():
             total = sum(e.length for part in entries[name].values() for e in part)
@@ -187,8 +203,7 @@ class Job:
                     store,
                     entries[name][part],
                     self.folder / f"{name}-{part}",
-                    self.folder / TOKENIZER,
-                    self.vocab_size,
+                    coding,
                     executor,
                     ahead,
                     add,
@@ -209,6 +224,7 @@ class Job:
         entries: dict[str, dict[str, list[Entry]]],
         leak: dict[str, split.Leak],
         tallies: dict[str, Tallies],
+        packing: dict[str, dict[str, float | int]],
         files: dict[str, dict[str, Any]],
         tokenizer_size: int,
     ) -> None:
@@ -226,6 +242,7 @@ class Job:
                     "found": leak[name].found,
                 },
                 "steps": {step: tally.plain() for step, tally in tallies[name].items() if tally},
+                "packing": packing.get(name),
                 "val_groups": sorted(by_group)[:_LISTED_GROUPS],
                 "n_val_groups": len(by_group),
                 **self.origins[name].facts,
@@ -242,6 +259,7 @@ class Job:
             "not_comparable_because": reasons,
             "vocab_size": max(self.vocab_size, tokenizer_size),
             "tokenizer_size": tokenizer_size,
+            "end_of_text": self._end_of_text(),
             "block_tokens": self.block_tokens,
             "seed": self.seed,
             "sources": sources,
@@ -292,7 +310,7 @@ def _fill(node: Any, path: str | None) -> Any:
 def _nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
     lost = "; ".join(
         f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}, first "
-        f"{next(iter(tally.examples.values()))[0][0]}"
+        f"{tally.examples[next(iter(tally.dropped))][0][0]}"
         for step, tally in tallies.items()
         if tally.dropped
     )

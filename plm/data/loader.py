@@ -5,7 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from plm.batch import IGNORE_INDEX, Batch
 from plm.data.order import Order, Windows
@@ -13,12 +13,16 @@ from plm.errors import ConfigError
 
 
 class Stream(Protocol):
-    """A source's concatenated documents."""
+    """A source's concatenated documents.
+
+    One that fills windows up also has `filled(offsets [n], size) -> bool [n, size]`: which places
+    hold no text.
+    """
 
     doc_starts: np.ndarray
 
-    def tokens(self, start: int, count: int) -> np.ndarray:
-        """[count] tokens from place `start` on."""
+    def windows(self, offsets: np.ndarray, size: int) -> np.ndarray:
+        """[n, size] tokens from each of the places `offsets` on."""
 
 
 def assemble(streams: list[Stream], windows: Windows, isolate: bool) -> dict[str, torch.Tensor]:
@@ -29,29 +33,66 @@ def assemble(streams: list[Stream], windows: Windows, isolate: bool) -> dict[str
         windows: n rows.
         isolate: number the documents, restart positions, drop labels that cross into another one.
     Returns:
-        tokens, labels, positions [n, T] int64, and doc_ids [n, T] int64 if isolate.
+        tokens, labels, positions [n, T] int64, and doc_ids [n, T] int64 if isolate. Labels of
+        places that a source marks as filled up are dropped, too.
     """
     rows, seq_len = len(windows.offset), windows.seq_len
     text = np.empty((rows, seq_len + 1), dtype=np.int64)
-    starts = np.zeros((rows, seq_len + 1), dtype=bool)
-    for row, (source, offset) in enumerate(zip(windows.source, windows.offset, strict=True)):
-        stream = streams[source]
-        text[row] = stream.tokens(int(offset), seq_len + 1)
+    begins, filled = [], []
+    for number in np.unique(windows.source):
+        chosen = np.flatnonzero(windows.source == number)
+        stream, offsets = streams[number], windows.offset[chosen]
+        text[chosen] = stream.windows(offsets, seq_len + 1)
         if isolate:
-            low, high = np.searchsorted(stream.doc_starts, (offset + 1, offset + seq_len + 1))
-            starts[row, stream.doc_starts[low:high] - offset] = True
+            begins.append(_starts(stream.doc_starts, offsets, chosen, seq_len + 1))
+        if hasattr(stream, "filled"):
+            filled.append((chosen, stream.filled(offsets + 1, seq_len)))
+    # Copies: a slice of a single row is contiguous, and would be written through.
     labels = text[:, 1:].copy()
-    place = np.arange(seq_len, dtype=np.int64)
-    found = {"tokens": text[:, :-1], "labels": labels}
+    found = {"tokens": text[:, :-1].copy(), "labels": labels}
+    for chosen, places in filled:
+        labels[chosen] = np.where(places, IGNORE_INDEX, labels[chosen])
     if isolate:
-        labels[starts[:, 1:]] = IGNORE_INDEX
-        inside = starts[:, :-1]
-        found["doc_ids"] = inside.cumsum(axis=1, dtype=np.int64)
-        begun = np.maximum.accumulate(np.where(inside, place, 0), axis=1)
-        found["positions"] = place - begun
+        found |= _isolated(np.concatenate(begins, axis=1), labels)
     else:
+        place = np.arange(seq_len, dtype=np.int64)
         found["positions"] = np.broadcast_to(place, (rows, seq_len)).copy()
-    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in found.items()}
+    return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def _starts(doc_starts: np.ndarray, offsets: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
+    """[2, N]: row, and place in its window, of each document that starts after a window's first."""
+    low = np.searchsorted(doc_starts, offsets + 1)
+    many = np.searchsorted(doc_starts, offsets + size) - low
+    window = np.repeat(np.arange(len(offsets)), many)
+    # 0, 1, 2 … within each window.
+    nth = np.arange(len(window)) - np.repeat(many.cumsum() - many, many)
+    return np.stack([rows[window], doc_starts[low[window] + nth] - offsets[window]])
+
+
+def _isolated(starts: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """doc_ids and positions; labels that would be predicted from another document are dropped.
+
+    Args:
+        starts: [2, N], of `_starts`.
+        labels: [n, T], changed in place.
+    """
+    rows, seq_len = labels.shape
+    labels[starts[0], starts[1] - 1] = IGNORE_INDEX
+    inside = starts[:, starts[1] < seq_len]
+    # Every row begins a document, too.
+    begins = np.concatenate([np.arange(rows) * seq_len, inside[0] * seq_len + inside[1]])
+    # A document of no tokens begins where the next one does.
+    begins = np.unique(begins)
+    lengths = np.diff(begins, append=rows * seq_len)
+    row = begins // seq_len
+    number = np.arange(len(begins)) - np.searchsorted(row, np.arange(rows))[row]
+    positions = np.arange(rows * seq_len) - np.repeat(begins, lengths)
+    doc_ids = np.repeat(number, lengths)
+    return {
+        "positions": positions.reshape(rows, seq_len),
+        "doc_ids": doc_ids.reshape(rows, seq_len),
+    }
 
 
 def cumulative_lengths(positions: torch.Tensor) -> torch.Tensor:
@@ -106,8 +147,17 @@ class Batches(IterableDataset):
         self.end_step = order.plan.total_steps if end_step is None else end_step
 
     def __iter__(self) -> Iterator[Batch]:
+        # Workers of a DataLoader take turns, and are asked in turn: together they keep the order.
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        index = 0
         for step in range(self.start_step, self.end_step):
-            yield from self.step(step)
+            parts = -(-(self.order.plan.at(step).rows // self.world_size) // self.micro)
+            if any((index + part) % workers == number for part in range(min(parts, workers))):
+                for part, batch in enumerate(self.step(step)):
+                    if (index + part) % workers == number:
+                        yield batch
+            index += parts
 
     def step(self, step: int) -> Iterator[Batch]:
         """This rank's micro-batches of one step."""

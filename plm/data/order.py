@@ -7,16 +7,19 @@ Source of the permutation: Luby & Rackoff (1988); cycle walking: Black & Rogaway
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from plm.errors import ConfigError, DataError
-from plm.phases import Plan
+from plm.phases import Plan, PlannedPhase
 
 WEIGHT_UNITS = 1_000_000
+MIXTURE_PIECES = 64
 ROUNDS = 6
+_CARRY = 2**20
 
 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
@@ -31,10 +34,7 @@ def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
     """
     half = np.uint64(max(1, (max(size - 1, 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
-    keys = [
-        np.uint64(int.from_bytes(hashlib.sha256(f"{key}/{r}".encode()).digest()[:8], "big"))
-        for r in range(ROUNDS)
-    ]
+    keys = _round_keys(key)
     value = np.array(index, dtype=np.uint64)
     pending = np.ones(value.shape, dtype=bool)
     while pending.any():
@@ -45,6 +45,16 @@ def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
         # The network permutes a power of four; walk on until back inside the range.
         pending = value >= np.uint64(size)
     return value.astype(np.int64)
+
+
+@lru_cache(maxsize=1024)
+def _round_keys(key: int) -> list[np.uint64]:
+    return [np.uint64(_number(f"{key}/{r}")) for r in range(ROUNDS)]
+
+
+@lru_cache(maxsize=1024)
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
 def _mix(value: np.ndarray) -> np.ndarray:
@@ -59,26 +69,67 @@ class Quotas:
     """How many of the first i windows belong to each source, in integers.
 
     Nested rounding: the first source gets its rounded share of i, the next its share of the rest,
-    and so on; every count grows by 0 or 1 a window.
+    and so on; every count grows by 0 or 1 a window. Weights that change do so at the bounds of
+    pieces; a source's share of what the ones before it leave is added up over the pieces, with the
+    fraction of a window that a piece ends with carried on.
 
     Args:
-        weights: by source; relative, at a resolution of a millionth.
+        pieces: shares by source of each piece, at a resolution of a millionth.
+        windows: of all pieces together; unused for a single one, which has no end.
     """
 
-    def __init__(self, weights: Mapping[str, float]) -> None:
-        total = sum(weights.values())
-        self.names = list(weights)
-        self.units = [max(1, round(w / total * WEIGHT_UNITS)) for w in weights.values()]
+    def __init__(self, pieces: Sequence[Mapping[str, float]], windows: int = 0) -> None:
+        self.names = list(pieces[0])
+        units = np.array([_units(piece) for piece in pieces], dtype=np.int64)
+        # Of what is left when a source has its turn, [P, K].
+        self._units, self._left = units, units[:, ::-1].cumsum(axis=1)[:, ::-1]
+        bounds = np.array([windows * p // len(pieces) for p in range(len(pieces))], dtype=np.int64)
+        self._bounds: list[np.ndarray] = []
+        self._whole: list[np.ndarray] = []
+        self._carry: list[np.ndarray] = []
+        for k in range(len(self.names) - 1):
+            whole, carry = [0], [0]
+            for p, size in enumerate(np.diff(bounds)):
+                grown, rest = divmod(int(size) * int(units[p, k]), max(1, int(self._left[p, k])))
+                more = carry[-1] + rest * _CARRY // max(1, int(self._left[p, k]))
+                whole.append(whole[-1] + grown + more // _CARRY)
+                carry.append(more % _CARRY)
+            self._bounds.append(bounds)
+            self._whole.append(np.array(whole, dtype=np.int64))
+            self._carry.append(np.array(carry, dtype=np.int64))
+            bounds = bounds - self._taken(k, bounds)
+
+    def _taken(self, k: int, rest: np.ndarray) -> np.ndarray:
+        """Of the first `rest` windows that reach source k, how many it takes."""
+        bounds = self._bounds[k]
+        p = np.searchsorted(bounds, rest, side="right") - 1 if len(bounds) > 1 else 0
+        left = np.maximum(self._left[p, k], 1)
+        grown, part = np.divmod((rest - bounds[p]) * self._units[p, k], left)
+        # Half a window and more counts as one.
+        part = 2 * (self._carry[k][p] * left + part * _CARRY) + _CARRY * left
+        return self._whole[k][p] + grown + part // (2 * _CARRY * left)
 
     def counts(self, windows: np.ndarray) -> np.ndarray:
         """[..., K] int64: of the first `windows` (int64) windows, how many each source has."""
-        rest, remaining = np.asarray(windows, dtype=np.int64), sum(self.units)
+        rest = np.asarray(windows, dtype=np.int64)
         found = []
-        for unit in self.units[:-1]:
-            taken = (2 * rest * unit + remaining) // (2 * remaining)
+        for k in range(len(self.names) - 1):
+            taken = self._taken(k, rest)
             found.append(taken)
-            rest, remaining = rest - taken, remaining - unit
+            rest = rest - taken
         return np.stack([*found, rest], axis=-1)
+
+    @classmethod
+    def of(cls, planned: PlannedPhase) -> "Quotas":
+        """Those of a phase; a mixture that changes does so in MIXTURE_PIECES pieces."""
+        changes = bool(planned.phase.mixture_to)
+        pieces = min(MIXTURE_PIECES, planned.windows) if changes else 1
+        return cls([planned.shares(p, pieces) for p in range(pieces)], planned.windows)
+
+
+def _units(shares: Mapping[str, float]) -> list[int]:
+    total = sum(shares.values())
+    return [max(1, round(w / total * WEIGHT_UNITS)) if w > 0 else 0 for w in shares.values()]
 
 
 @dataclass(frozen=True)
@@ -134,7 +185,7 @@ class Order:
         self._quotas: list[Quotas] = []
         cursor = {name: int((cursors or {}).get(name, 0)) for name in self.names}
         for planned in plan.phases:
-            seq_len, quotas = planned.phase.seq_len, Quotas(planned.phase.mixture)
+            seq_len, quotas = planned.phase.seq_len, Quotas.of(planned)
             start = {n: -(-cursor[n] // seq_len) * seq_len for n in quotas.names}
             self._starts.append(start)
             self._quotas.append(quotas)
@@ -184,9 +235,8 @@ class Order:
         place = np.zeros_like(block)
         for value in np.unique(epoch):
             rows = epoch == value
-            key = f"{self.seed}/{name}/{value}"
-            number = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-            place[rows] = permute(block[rows], self.blocks[name], number)
+            key = _number(f"{self.seed}/{name}/{value}")
+            place[rows] = permute(block[rows], self.blocks[name], key)
         return place * self.block_tokens + inside, epoch
 
     def cursors(self, step: int) -> dict[str, int]:
@@ -202,6 +252,11 @@ class Order:
             for name, count in zip(quotas.names, counts, strict=True):
                 found[name] = start[name] + int(count) * planned.phase.seq_len
         return found
+
+    def epochs(self) -> dict[str, float]:
+        """How often the run reads each source, what a fork's origin has read included."""
+        ends = self.cursors(self.plan.total_steps)
+        return {n: end / (self.blocks[n] * self.block_tokens) for n, end in ends.items()}
 
     def read(self, first_step: int, last_step: int) -> dict[str, int]:
         """Tokens of each source that the steps [first_step, last_step) read."""

@@ -18,14 +18,15 @@ from plm.data.indexed import token_dtype
 from plm.data.job import Job, Progress
 from plm.data.pool import cores
 from plm.data.prepared import MANIFEST, Prepared
-from plm.data.recipe import Recipe
+from plm.data.recipe import Recipe, Source
 from plm.data.sources.files import list_files
 from plm.errors import ConfigError, Unfinished
 
 _HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
-    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "job", "tally"
+    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing", "job",
+    "tally",
 )  # fmt: skip
 
 
@@ -146,19 +147,43 @@ def _key(
         raise ConfigError(
             f"data.path={path} is set, but recipe {recipe.name} does not read it; use recipe=text"
         )
-    files = []
-    for file, name in list_files(path) if path is not None else []:
-        status = file.stat()
-        files.append([name, status.st_size, status.st_mtime_ns])
+    if path is not None:
+        list_files(path)
+    named = [path, *(named for source in recipe.sources.values() for named in _paths(source))]
+    content = {**recipe.content, "sources": {}}
+    for name, source in recipe.content["sources"].items():
+        # What a set is said to hold changes no shard.
+        content["sources"][name] = {k: v for k, v in source.items() if k != "published_tokens"}
     return {
-        "recipe": recipe.content,
+        "recipe": content,
+        "tokenizer": recipe.tokenizer.content_mark(),
         "versions": installed_versions(recipe),
         "code": _code_hash(recipe),
         "vocab_size": vocab_size,
         "block_tokens": block_tokens,
         "seed": seed,
-        "files": files,
+        "files": [state for name in dict.fromkeys(named) if name for state in _states(name)],
     }
+
+
+def _paths(source: Source) -> Iterator[str]:
+    """What a source's settings name that lies on this disk: its files, and evaluation sets."""
+    waiting: list[Any] = [source.origin, source.steps]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict | list):
+            waiting.extend(node.values() if isinstance(node, dict) else node)
+        elif isinstance(node, str) and os.sep in node and Path(node).expanduser().exists():
+            yield node
+
+
+def _states(path: str | Path) -> Iterator[list[Any]]:
+    """Path, size and time of a file, or of each file under a folder."""
+    root = Path(path).expanduser()
+    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+        if file.is_file():
+            status = file.stat()
+            yield [str(file.relative_to(root)), status.st_size, status.st_mtime_ns]
 
 
 def installed_versions(recipe: Recipe) -> dict[str, str | None]:

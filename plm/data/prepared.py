@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from plm.data.indexed import IndexedDataset
+from plm.data.packing import PackedStream
 from plm.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -26,7 +27,10 @@ class Prepared:
         vocab_size: rows that a model needs: what was asked for, the tokenizer's own size at least.
         block_tokens: length of the blocks that the order of data permutes.
         tokenizer_path: tokenizer.json.
+        end_of_text: the token that ends a document.
         sources: by name, "train" and "val".
+        streams: by name, what training reads: the train split, or its packed windows.
+        packed: names of the sources with packed windows.
         token_bytes: [vocab_size] int32, bytes of text an id stands for; 0 for special and unused.
 
     Raises:
@@ -49,9 +53,17 @@ class Prepared:
         self.vocab_size: int = self.manifest["vocab_size"]
         self.block_tokens: int = self.manifest["block_tokens"]
         self.tokenizer_path = self.folder / TOKENIZER
+        self.end_of_text: str = self.manifest["end_of_text"]
         self.sources = {
             source: {split: IndexedDataset(self.prefix(source, split)) for split in SPLITS}
             for source in self.manifest["sources"]
+        }
+        self.packed = [n for n, s in self.manifest["sources"].items() if s.get("packing")]
+        self.streams: dict[str, IndexedDataset | PackedStream] = {
+            name: PackedStream(parts["train"], self.block_tokens)
+            if name in self.packed
+            else parts["train"]
+            for name, parts in self.sources.items()
         }
         self.token_bytes = np.load(self.folder / TOKEN_BYTES)
 

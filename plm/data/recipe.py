@@ -51,6 +51,8 @@ class Source:
         steps: `_target_` calls, run in this order.
         split: see Split.
         tokenizer_weight: this source's share in the tokenizer's sample, relative to the others.
+        pack: keep whole documents together in windows of block_tokens, for text whose documents
+            must not be cut; phases with this source then take windows of that length.
         published_tokens: size of the whole set as its makers give it, for plans; None: not known.
     """
 
@@ -60,6 +62,7 @@ class Source:
     steps: list[dict[str, Any]] = field(default_factory=list)
     split: Split = Split()
     tokenizer_weight: float = 1.0
+    pack: bool = False
     published_tokens: int | None = None
 
 
@@ -206,6 +209,11 @@ def _source(node: Any, file: Path, key: str) -> Source:
         raise ConfigError(f"{file}: {key}.split.val_share={split.val_share} is not in (0, 0.5)")
     if not 0 <= split.max_leak <= 1:
         raise ConfigError(f"{file}: {key}.split.max_leak={split.max_leak} is not in [0, 1]")
+    size = source.published_tokens
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise ConfigError(f"{file}: {key}.published_tokens={size!r} must be a whole number above 0")
+    if not isinstance(source.pack, bool):
+        raise ConfigError(f"{file}: {key}.pack={source.pack!r} must be true or false")
     if not source.tokenizer_weight >= 0:
         raise ConfigError(f"{file}: {key}.tokenizer_weight={source.tokenizer_weight} is negative")
     return source
@@ -227,11 +235,12 @@ def _tokenizer(node: Any, file: Path) -> TokenizerSettings:
         if not path.is_file():
             raise ConfigError(f"{file}: tokenizer.file={settings.file}: no such file ({path})")
         settings = replace(settings, file=str(path))
-    _check_tokenizer(settings, file)
+    check_tokenizer(settings, file)
     return settings
 
 
-def _check_tokenizer(settings: TokenizerSettings, file: Path) -> None:
+def check_tokenizer(settings: TokenizerSettings, file: Path | str) -> None:
+    """Raise ConfigError for settings that cannot work; `file` is what the message names first."""
     if settings.kind != "byte_level_bpe":
         raise ConfigError(f"{file}: tokenizer.kind={settings.kind}: only byte_level_bpe is known")
     if settings.pre_tokenizer not in PATTERNS:

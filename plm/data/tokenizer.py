@@ -1,4 +1,4 @@
-"""Byte-level BPE: trained here, saved as one tokenizer.json that any library can read.
+"""Byte-level BPE: trained here or adopted, saved as a tokenizer.json that any library can read.
 
 Paper: Sennrich et al., Neural machine translation of rare words with subword units
 (arXiv:1508.07909); bytes as the alphabet: Radford et al., GPT-2 (2019).
@@ -7,6 +7,8 @@ No normaliser: GGUF cannot carry one, and text has to come back byte for byte.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -16,47 +18,64 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plm.errors import ConfigError, DataError
+from plm.errors import ConfigError, DataError, Unfinished
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-END_OF_TEXT = "<|endoftext|>"
-"""Ends every document."""
+    from plm.data.recipe import TokenizerSettings
 
-QWEN2_PATTERN = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+log = logging.getLogger("plm")
+
+END_OF_TEXT = "<|endoftext|>"
+"""Ends every document, where a recipe names no other."""
+
+_BY_DIGITS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""Qwen2's pre-tokeniser: contractions, words, digits one by one, punctuation, white space."""
+PATTERNS = {
+    "qwen2": _BY_DIGITS % "",
+    "gpt2": (r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"),
+    "llama3": _BY_DIGITS % "{1,3}",
+}
+"""Published split patterns: contractions, words, digits, punctuation, white space.
+
+Digits stand alone for qwen2, in threes at most for llama3, in runs of any length for gpt2. GGUF
+carries them as "qwen2", "gpt-2" and "llama-bpe".
+"""
 
 _ALPHABET = 256
 _MOST_WORDS = 500_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def train(texts: Iterable[str], *, vocab_size: int, special_tokens: list[str]) -> Tokenizer:
+def train(
+    texts: Iterable[str],
+    *,
+    vocab_size: int,
+    special_tokens: list[str],
+    pre_tokenizer: str = "qwen2",
+) -> Tokenizer:
     """Train on the texts; the same texts in the same order give the same tokenizer.
 
     Args:
         texts: the sample.
         vocab_size: ids at most, special tokens and the 256 bytes included.
         special_tokens: get the ids from 0, in this order.
+        pre_tokenizer: a key of PATTERNS.
     Raises:
         ConfigError: vocab_size does not even hold the bytes and the special tokens.
     """
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    least = _ALPHABET + len(special_tokens)
-    if vocab_size < least:
-        raise ConfigError(
-            f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
-            f"tokens need {least}"
-        )
-    tokenizer = Tokenizer(models.BPE(byte_fallback=False))
+    check_size(vocab_size, special_tokens)
+    # llama.cpp takes a word that is a token as this token wherever it splits as Llama 3 does.
+    whole = {"ignore_merges": True} if pre_tokenizer == "llama3" else {}
+    tokenizer = Tokenizer(models.BPE(byte_fallback=False, **whole))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(PATTERNS[pre_tokenizer]), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -69,6 +88,123 @@ def train(texts: Iterable[str], *, vocab_size: int, special_tokens: list[str]) -
     )
     tokenizer.train_from_iterator(iter(texts), trainer)
     return tokenizer
+
+
+def check_size(vocab_size: int, special_tokens: list[str]) -> None:
+    """Raise ConfigError where the bytes and the special tokens have no room."""
+    least = _ALPHABET + len(special_tokens)
+    if vocab_size < least:
+        raise ConfigError(
+            f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
+            f"tokens need {least}"
+        )
+
+
+def adopt(settings: TokenizerSettings, target: Path, vocab_size: int | None = None) -> int:
+    """Write the existing tokenizer that the settings name as a tokenizer.json.
+
+    Args:
+        settings: with `file` or `hub`.
+        target: where tokenizer.json is written, whole or not at all.
+        vocab_size: ids asked for; None takes as many as there are.
+    Returns:
+        Ids, holes included: the largest id and one.
+    Raises:
+        ConfigError: it has no such end_of_text, or more ids than asked for.
+        DataError: it is no tokenizer, or is not a byte-level BPE.
+        Unfinished: the Hub does not give it.
+    """
+    where = settings.file or settings.hub
+    tokenizer = existing(settings)
+    _check_byte_level(tokenizer, str(where))
+    end_of_text(settings, tokenizer)
+    n_ids = size(tokenizer)
+    if vocab_size is not None and n_ids > vocab_size:
+        raise ConfigError(
+            f"vocab_size={vocab_size} is too small: {where} has {n_ids} ids; "
+            f"set vocab_size={n_ids} or more"
+        )
+    if tokenizer.normalizer is not None:
+        kind = json.loads(tokenizer.normalizer.__getstate__())["type"]
+        told = "%s has a normaliser (%s): text may come back changed, and GGUF cannot carry it"
+        log.warning(told, where, kind)
+    save(tokenizer, target)
+    return n_ids
+
+
+def existing(settings: TokenizerSettings) -> Tokenizer:
+    """Load the tokenizer that `file` or `hub` names, of any kind.
+
+    Raises:
+        DataError: it is no tokenizer.
+        Unfinished: the Hub does not give it.
+    """
+    tokenizer = load(settings.file) if settings.file else _from_hub(settings)
+    # Both would change a document's ids: one would cut it, the other fill it up.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _from_hub(settings: TokenizerSettings) -> Tokenizer:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    where = f"tokenizer.hub={settings.hub} (revision {settings.revision})"
+    try:
+        loaded = AutoTokenizer.from_pretrained(settings.hub, revision=settings.revision)
+    # Network, files and classes each fail with errors of their own.
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Unfinished(f"{where} cannot be loaded: {first}") from error
+    if not hasattr(loaded, "backend_tokenizer"):
+        raise DataError(f"{where} has no tokenizer.json, which is needed here")
+    return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+
+
+def _check_byte_level(tokenizer: Tokenizer, where: str) -> None:
+    from tokenizers import models, pre_tokenizers
+
+    complete = all(
+        tokenizer.token_to_id(c) is not None for c in pre_tokenizers.ByteLevel.alphabet()
+    )
+    parts = [part["type"] for part in _pre_tokenizer_parts(tokenizer)]
+    if not isinstance(tokenizer.model, models.BPE) or "ByteLevel" not in parts or not complete:
+        raise DataError(
+            f"{where}: not a byte-level BPE with all 256 bytes (GPT-2's, Llama 3's and Qwen2's "
+            "are); others would lose text, and bits per byte could not be counted"
+        )
+    if tokenizer.model.dropout:
+        raise DataError(f"{where}: dropout={tokenizer.model.dropout} makes ids a matter of chance")
+
+
+def end_of_text(settings: TokenizerSettings, tokenizer: Tokenizer) -> str:
+    """The special token that ends a document: the one that the settings name, or the first.
+
+    Raises:
+        ConfigError: the tokenizer has no such special token.
+    """
+    special = special_tokens(tokenizer)
+    where = settings.file or settings.hub or "the tokenizer"
+    if not special:
+        raise ConfigError(f"{where} has no special token; tokenizer.end_of_text must name one")
+    name = settings.end_of_text or special[0]
+    if name in special:
+        return name
+    known = ", ".join(special[:8]) + (", …" if len(special) > 8 else "")
+    lacks = "is an ordinary token of" if tokenizer.token_to_id(name) is not None else "is not in"
+    raise ConfigError(f"tokenizer.end_of_text={name} {lacks} {where}; its special tokens: {known}")
+
+
+def special_tokens(tokenizer: Tokenizer) -> list[str]:
+    """The special tokens in the order of their ids."""
+    added = sorted(tokenizer.get_added_tokens_decoder().items())
+    return [token.content for _, token in added if token.special]
+
+
+def size(tokenizer: Tokenizer) -> int:
+    """Rows that a model needs for it: the largest id and one."""
+    return max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
 
 
 def save(tokenizer: Tokenizer, path: Path) -> None:
@@ -104,12 +240,12 @@ def token_bytes(tokenizer: Tokenizer, vocab_size: int | None = None) -> np.ndarr
     Returns:
         [V] int32.
     """
-    size = tokenizer.get_vocab_size(with_added_tokens=True)
-    lengths = np.zeros(max(size, vocab_size or 0), dtype=np.int32)
-    special = set(tokenizer.get_added_tokens_decoder())
-    for token, index in tokenizer.get_vocab(with_added_tokens=True).items():
+    lengths = np.zeros(max(size(tokenizer), vocab_size or 0), dtype=np.int32)
+    for token, index in tokenizer.get_vocab(with_added_tokens=False).items():
         # The byte-level alphabet writes each byte as one character.
-        lengths[index] = 0 if index in special else len(token)
+        lengths[index] = len(token)
+    for index, token in tokenizer.get_added_tokens_decoder().items():
+        lengths[index] = 0 if token.special else len(token.content.encode())
     return lengths
 
 
@@ -124,30 +260,105 @@ def encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
     return [np.asarray(encoding.ids, dtype=np.int32) for encoding in encodings]
 
 
+def pre_tokenizer_name(tokenizer: Tokenizer) -> str | None:
+    """Which of PATTERNS the tokenizer splits by; None for any other way."""
+    parts = _pre_tokenizer_parts(tokenizer)
+    last = parts[-1] if parts else {}
+    if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
+        return None
+    if len(parts) == 1:
+        # The library's own pattern is GPT-2's.
+        return "gpt2" if last["use_regex"] else None
+    split = parts[0]
+    plain = split.get("behavior") == "Isolated" and not split.get("invert")
+    if len(parts) > 2 or split["type"] != "Split" or not plain or last["use_regex"]:
+        return None
+    names = {pattern: name for name, pattern in PATTERNS.items()}
+    return names.get(split["pattern"].get("Regex"))
+
+
+def _pre_tokenizer_parts(tokenizer: Tokenizer) -> list[dict]:
+    if tokenizer.pre_tokenizer is None:
+        return []
+    state = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    return state["pretokenizers"] if state["type"] == "Sequence" else [state]
+
+
+def _word_by_word(tokenizer: Tokenizer) -> bool:
+    """Whether a text's ids are those of its words: nothing acts before, across or after them."""
+    from tokenizers import models
+
+    added = tokenizer.get_added_tokens_decoder().values()
+    post = tokenizer.post_processor
+    return (
+        (post is None or _adds_only(json.loads(post.__getstate__())))
+        and tokenizer.normalizer is None
+        and tokenizer.truncation is None
+        and tokenizer.padding is None
+        and isinstance(tokenizer.model, models.BPE)
+        and not tokenizer.model.dropout
+        and all(token.special for token in added)
+    )
+
+
+def _adds_only(post: dict) -> bool:
+    """Whether a post-processor adds special tokens at most, which are not asked for here."""
+    if post["type"] == "Sequence":
+        return all(map(_adds_only, post["processors"]))
+    if post["type"] == "TemplateProcessing":
+        return sum("Sequence" in piece for piece in post["single"]) == 1
+    return post["type"] == "ByteLevel"
+
+
 class Encoder:
-    """Fast twin of `encode_batch` for tokenizers that `train` made, with the same result.
+    """Fast twin of `encode_batch`, with the same result.
 
     The library's regular expressions take most of its time, and a text has few different words:
     plain ASCII is split by the `regex` package, and each word is encoded once. Other text goes the
-    library's way, since the two may know different versions of Unicode.
+    library's way, since the two may know different versions of Unicode; so does all text where the
+    tokenizer splits by none of PATTERNS, or does more than split and merge.
 
     Args:
-        tokenizer: made by `train`: its pre-tokeniser is QWEN2_PATTERN.
+        tokenizer: byte-level.
+        vocab_size: ids that may come out; None for all that the tokenizer has.
+    Attributes:
+        fast: whether plain ASCII goes the fast way.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int | None = None) -> None:
         import regex
 
         self.tokenizer = tokenizer
-        self._split = regex.compile(QWEN2_PATTERN).findall
+        name = pre_tokenizer_name(tokenizer)
+        self.fast = name is not None and _word_by_word(tokenizer)
+        self._split = regex.compile(PATTERNS[name]).findall if name is not None else None
+        self._limit = vocab_size if vocab_size and size(tokenizer) > vocab_size else None
         self._ids: dict[str, list[int]] = {}
 
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
-        """Ids of each text, int32."""
-        hard = [i for i, text in enumerate(texts) if not text.isascii() or _CONTROL.search(text)]
-        slow = encode_batch(self.tokenizer, [texts[i] for i in hard])
-        results = dict(zip(hard, slow, strict=True))
-        return [results[i] if i in results else self._plain(t) for i, t in enumerate(texts)]
+        """Ids of each text, int32.
+
+        Raises:
+            DataError: an id is vocab_size or more.
+        """
+        if self.fast:
+            hard = [i for i, t in enumerate(texts) if not t.isascii() or _CONTROL.search(t)]
+            slow = encode_batch(self.tokenizer, [texts[i] for i in hard])
+            found = dict(zip(hard, slow, strict=True))
+            results = [found[i] if i in found else self._plain(t) for i, t in enumerate(texts)]
+        else:
+            results = encode_batch(self.tokenizer, texts)
+        if self._limit is not None:
+            self._check(results)
+        return results
+
+    def _check(self, results: list[np.ndarray]) -> None:
+        largest = max((int(ids.max()) for ids in results if len(ids)), default=0)
+        if largest >= self._limit:
+            raise DataError(
+                f"the text has token {largest} ({self.tokenizer.id_to_token(largest)!r}), but "
+                f"vocab_size={self._limit}; set vocab_size={size(self.tokenizer)} or more"
+            )
 
     def _plain(self, text: str) -> np.ndarray:
         words = self._split(text)

@@ -37,7 +37,7 @@ def write_report(run_dir: Path) -> Path:
     """
     run = read_run(Path(run_dir))
     path = Path(run_dir) / "report.html"
-    _write_whole(path, render(run))
+    write_whole(path, render(run))
     return path
 
 
@@ -90,11 +90,11 @@ def loss_picture(run_dir: Path, path: Path) -> Path:
         '<rect width="880" height="382" rx="10" style="fill:var(--card)"/>'
         f"{''.join(names)}{plot}</svg>\n"
     )
-    _write_whole(Path(path), text)
+    write_whole(Path(path), text)
     return Path(path)
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file under another name and rename it: a reader sees the old one or the new one."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:

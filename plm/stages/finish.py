@@ -92,7 +92,7 @@ def draw(job: Any) -> list[dict[str, Any]]:
     if not chosen["number"] or not job.stage.placement.whole_weights:
         return []
     tokenizer = load_tokenizer(job.prepared.tokenizer_path)
-    end = tokenizer.token_to_id("<|endoftext|>")
+    end = tokenizer.token_to_id(job.prepared.end_of_text)
     found = []
     for index, name in enumerate(job.order.names):
         stream = job.prepared.sources[name]["val"]
@@ -141,7 +141,7 @@ def phases(job: Any) -> list[dict[str, Any]]:
                 "to": p.phase.rate.to,
                 "warmup_tokens": p.phase.rate.warmup_tokens,
             },
-            "mixture": {n: w / sum(p.phase.mixture.values()) for n, w in p.phase.mixture.items()},
+            "mixture": p.shares(),
         }
         for p in job.plan.phases
     ]
@@ -152,9 +152,8 @@ def sources(job: Any) -> dict[str, dict[str, float]]:
     read = job.order.read(0, job.plan.total_steps)
     asked = dict.fromkeys(read, 0.0)
     for p in job.plan.phases:
-        total = sum(p.phase.mixture.values())
-        for name, weight in p.phase.mixture.items():
-            asked[name] += p.tokens * weight / total
+        for name, share in p.shares().items():
+            asked[name] += p.tokens * share
     return {
         name: {
             "asked_share": asked[name] / job.plan.total_tokens,

@@ -9,6 +9,7 @@ import torch
 
 from plm import checkpoint, handoff
 from plm.config import build
+from plm.data.epochs import check_epochs
 from plm.data.open import open_data
 from plm.data.order import Order
 from plm.errors import CheckpointError, ConfigError
@@ -96,15 +97,15 @@ class Job:
 
     def _plan(self) -> None:
         settings = self.settings
-        self.plan = Plan.read(settings["phases"], self.origin["tokens_seen"])
+        sizes = {name: stream.n_tokens for name, stream in self.prepared.streams.items()}
+        self.plan = Plan.read(settings["phases"], self.origin["tokens_seen"]).resolved(sizes)
+        self._check_packed()
         self.order = Order(
-            self.plan,
-            {name: parts["train"].n_tokens for name, parts in self.prepared.sources.items()},
-            self.prepared.block_tokens,
-            settings["seed"],
-            self.origin["cursors"],
+            self.plan, sizes, self.prepared.block_tokens, settings["seed"], self.origin["cursors"]
         )
-        self.streams = [self.prepared.sources[name]["train"] for name in self.order.names]
+        data = settings["data"]
+        check_epochs(self.order.epochs(), data["max_epochs"], data["past_max_epochs"])
+        self.streams = [self.prepared.streams[name] for name in self.order.names]
         tokens = self.start.tokens_seen if self.resumed else self.plan.origin_tokens
         self.first_step = self.plan.step_at(tokens)
         nodes = {
@@ -122,6 +123,18 @@ class Job:
                 for p in self.plan.phases
             },
         )
+
+    def _check_packed(self) -> None:
+        size = self.prepared.block_tokens
+        for planned in self.plan.phases:
+            phase = planned.phase
+            for name in set(phase.mixture) & set(self.prepared.packed):
+                if phase.seq_len != size or not phase.isolate_documents:
+                    raise ConfigError(
+                        f"phases.{phase.name}: the source {name} is packed in windows of {size}, "
+                        f"each document by itself; set seq_len={size} and isolate_documents=true "
+                        "there, or leave the source out"
+                    )
 
     def _model(self) -> None:
         settings = self.settings

@@ -30,8 +30,8 @@ def show(job: Any, peak: float) -> None:
     ]
     for planned in plan.phases:
         phase, rate = planned.phase, planned.phase.rate
-        total = sum(phase.mixture.values())
-        mixture = ", ".join(f"{n} {w / total:.0%}" for n, w in phase.mixture.items())
+        mixture = ", ".join(f"{name} {share:.0%}" for name, share in planned.shares().items())
+        mixture += " on average, changing" if phase.mixture_to else ""
         warm = f", warm-up {human_tokens(rate.warmup_tokens)}" if rate.warmup_tokens else ""
         lines.append(
             (

@@ -16,8 +16,8 @@ class Stream:
         self.doc_starts = np.array([*starts, size])
         self.n_tokens = size
 
-    def tokens(self, start: int, count: int) -> np.ndarray:
-        return np.arange(start, start + count)
+    def windows(self, offsets: np.ndarray, size: int) -> np.ndarray:
+        return offsets[:, None] + np.arange(size)
 
 
 def windows(*offsets: int, seq_len: int = 6) -> Windows:
@@ -70,3 +70,8 @@ def test_micro_batches_and_ranks_make_up_the_step() -> None:
         assert all(part.rows_in_step == 8 for part in parts)
         rows += [part.tokens for part in parts]
     assert torch.equal(torch.cat(rows), whole[0].tokens)
+
+
+def test_a_single_row_keeps_its_tokens() -> None:
+    found = assemble([Stream([0, 4, 9], 40)], windows(2), isolate=True)
+    assert found["tokens"].tolist() == [[2, 3, 4, 5, 6, 7]]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plm.data.order import Order, Quotas, permute
+from plm.data.order import MIXTURE_PIECES, Order, Quotas, permute
 from plm.errors import ConfigError, DataError
 from plm.phases import Plan
 
@@ -34,16 +34,63 @@ def test_permutation_at_a_huge_place() -> None:
     assert 0 <= int(place[0]) < 10**12 + 7
 
 
-@given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=6))
+@given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=20))
 @settings(max_examples=40, deadline=None)
 def test_quotas_stay_near_the_asked_share(weights: list[float]) -> None:
-    quotas = Quotas({str(i): w for i, w in enumerate(weights)})
+    quotas = Quotas([{str(i): w for i, w in enumerate(weights)}])
     counts = quotas.counts(np.arange(500))
-    asked = np.arange(500)[:, None] * np.array(quotas.units) / sum(quotas.units)
+    asked = np.arange(500)[:, None] * np.array(weights) / sum(weights)
     assert (counts.sum(axis=1) == np.arange(500)).all()
     steps = np.diff(counts, axis=0)
     assert ((steps == 0) | (steps == 1)).all()
     assert np.abs(counts - asked).max() <= 2
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=20),
+    st.integers(1, 3000),
+)
+@settings(max_examples=40, deadline=None)
+def test_quotas_follow_weights_that_change(weights: list[tuple[float, float]], rows: int) -> None:
+    ends = [{str(i): pair[end] + 0.01 for i, pair in enumerate(weights)} for end in (0, 1)]
+    plan = Plan.read({"x": {**phase(rows * 64, 64, ends[0]), "mixture_to": ends[1]}})
+    counts = Quotas.of(plan.phases[0]).counts(np.arange(rows + 1))
+    steps = np.diff(counts, axis=0)
+    assert ((steps == 0) | (steps == 1)).all()
+    assert (steps.sum(axis=1) == 1).all()
+    pieces = min(MIXTURE_PIECES, rows)
+    share = np.array([list(plan.phases[0].shares(p, pieces).values()) for p in range(pieces)])
+    piece = np.searchsorted([rows * p // pieces for p in range(pieces)], np.arange(rows), "right")
+    asked = np.vstack([np.zeros(len(weights)), share[piece - 1].cumsum(axis=0)])
+    assert np.abs(counts - asked).max() <= 2
+
+
+def test_a_mixture_that_changes_by_hand() -> None:
+    settings = phase(64 * 64, 64, {"a": 1, "b": 0})
+    plan = Plan.read({"x": {**settings, "mixture_to": {"a": 0, "b": 3}}})
+    counts = Quotas.of(plan.phases[0]).counts(np.arange(65))[:, 0]
+    # 64 windows in 64 pieces: the share of a falls from 127/128 to 1/128.
+    assert counts[[0, 1, 16, 32, 64]].tolist() == [0, 1, 14, 24, 32]
+    order = Order(plan, TOKENS, 64, seed=0)
+    assert order.read(0, 64) == {"a": 32 * 64, "b": 32 * 64}
+    assert plan.phases[0].shares() == {"a": 0.5, "b": 0.5}
+
+
+def test_quotas_at_a_trillion_windows() -> None:
+    quotas = Quotas([{"a": 0.3, "b": 0.25, "c": 0.45}])
+    counts = quotas.counts(np.array([10**12, 10**12 + 1]))
+    assert np.abs(counts[0] - np.array([3, 2.5, 4.5]) * 10**11).max() <= 1
+    assert (counts[1] - counts[0]).sum() == 1
+
+
+def test_weights_by_tokens() -> None:
+    settings = phase(64, 8, {"a": "tokens", "b": "tokens"})
+    plan = Plan.read({"x": settings})
+    assert plan.resolved({"a": 100, "b": 300}).phases[0].shares() == {"a": 0.25, "b": 0.75}
+    warm = Plan.read({"x": {**settings, "temperature": 2.0}}).resolved({"a": 100, "b": 900})
+    assert warm.phases[0].shares() == pytest.approx({"a": 0.25, "b": 0.75})
+    with pytest.raises(ConfigError, match=r"mixture\.b=tokens: the size of b is not known; known:"):
+        plan.resolved({"a": 100})
 
 
 mixtures = st.fixed_dictionaries({"a": st.floats(0.1, 1), "b": st.floats(0.1, 1)})

@@ -67,7 +67,38 @@ def source(content):
             lambda c: c.update(tokenizer={"kind": "word"}),
             "tokenizer.kind=word: only byte_level_bpe",
         ),
-        (lambda c: c.update(tokenizer={"special_tokens": []}), "special_tokens lacks <|endoftext"),
+        (lambda c: c.update(tokenizer={"special_tokens": []}), "special_tokens is empty"),
+        (lambda c: c.update(tokenizer={"special_tokens": "<a>"}), "=<a> is not a list of texts"),
+        (lambda c: c.update(tokenizer={"special_tokens": ["a", "a"]}), "names a token twice"),
+        (
+            lambda c: c.update(tokenizer={"end_of_text": "</s>"}),
+            r"tokenizer\.end_of_text=</s> is not in tokenizer\.special_tokens \(<\|endoftext",
+        ),
+        (
+            lambda c: c.update(tokenizer={"pre_tokenizer": "gpt3"}),
+            r"tokenizer\.pre_tokenizer=gpt3: one of qwen2, gpt2, llama3",
+        ),
+        (lambda c: c.update(tokenizer={"sample_bytes": 0}), "sample_bytes=0 is not a positive"),
+        (
+            lambda c: c.update(tokenizer={"file": "a.json", "hub": "Qwen/Qwen2-0.5B"}),
+            r"tokenizer\.file and tokenizer\.hub exclude each other",
+        ),
+        (
+            lambda c: c.update(tokenizer={"file": "a.json", "special_tokens": ["a"]}),
+            r"tokenizer\.special_tokens has no effect on an existing tokenizer; .*tokenizer\.file",
+        ),
+        (
+            lambda c: c.update(tokenizer={"file": "a.json"}),
+            r"tokenizer\.file=a\.json: no such file \(.*a\.json\)",
+        ),
+        (
+            lambda c: c.update(tokenizer={"hub": "Qwen/Qwen2-0.5B"}),
+            r"tokenizer\.revision is missing: a commit \(or branch\) of Qwen/Qwen2-0\.5B",
+        ),
+        (
+            lambda c: c.update(tokenizer={"revision": "main"}),
+            r"tokenizer\.revision needs tokenizer\.hub",
+        ),
         (lambda c: c.update(sources={}), "sources is empty"),
         (lambda c: c.update(sources=[]), "a recipe is a mapping with `sources`"),
     ],
@@ -77,6 +108,15 @@ def test_errors_name_the_file_and_the_key(tmp_path, change, message):
         load_recipe(saved(tmp_path, change))
     assert "mine.yaml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_existing_tokenizer_lies_beside_the_recipe(tmp_path):
+    (tmp_path / "theirs.json").write_text("{}")
+    found = load_recipe(saved(tmp_path, lambda c: c.update(tokenizer={"file": "theirs.json"})))
+    assert found.tokenizer.file == str(tmp_path / "theirs.json")
+    assert found.tokenizer.adopted and found.tokenizer.end_of_text is None
+    hub = {"hub": "Qwen/Qwen2-0.5B", "revision": "main", "end_of_text": "<|endoftext|>"}
+    assert load_recipe(saved(tmp_path, lambda c: c.update(tokenizer=hub))).tokenizer.adopted
 
 
 def test_not_yaml_and_not_there(tmp_path):

@@ -1,10 +1,16 @@
 """The tokenizer: nothing lost, digits apart, the fast twin equal to the slow one."""
 
+import logging
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
 from plm.data import tokenizer as bpe
-from plm.errors import ConfigError, DataError
+from plm.data.recipe import TokenizerSettings
+from plm.errors import ConfigError, DataError, Unfinished
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEXTS = [
@@ -20,6 +26,20 @@ TEXTS = [
 @pytest.fixture(scope="module")
 def trained():
     return bpe.train(TEXTS * 3, vocab_size=400, special_tokens=SPECIAL)
+
+
+@pytest.fixture(scope="module")
+def families(trained):
+    made = {"qwen2": trained}
+    for name in ("gpt2", "llama3"):
+        made[name] = bpe.train(
+            TEXTS * 3, vocab_size=400, special_tokens=SPECIAL, pre_tokenizer=name
+        )
+    return made
+
+
+def copy(tokenizer):
+    return Tokenizer.from_str(tokenizer.to_str())
 
 
 def test_special_tokens_come_first_and_bytes_are_complete(trained):
@@ -45,6 +65,137 @@ def test_no_normaliser(trained):
     assert trained.normalizer is None
     (ids,) = bpe.encode_batch(trained, ["e\u0301"])
     assert trained.decode(ids.tolist()) == "e\u0301"
+
+
+PIECES = {
+    "qwen2": ["It", "'s", " ", "4", "2", "0", "0", ".", "5", " \n\n", " ", " x"],
+    "gpt2": ["It", "'s", " 4200", ".", "5", " \n\n ", " x"],
+    "llama3": ["It", "'s", " ", "420", "0", ".", "5", " \n\n", " ", " x"],
+}
+
+
+@pytest.mark.parametrize("name", bpe.PATTERNS)
+def test_each_family_splits_in_its_own_way(families, name):
+    found = families[name].pre_tokenizer.pre_tokenize_str("It's 4200.5 \n\n  x")
+    # The byte-level alphabet's letters for a space and a newline.
+    assert [piece.replace("Ġ", " ").replace("Ċ", "\n") for piece, _ in found] == PIECES[name]
+    assert bpe.pre_tokenizer_name(families[name]) == name
+
+
+def test_the_librarys_byte_level_is_gpt2(families):
+    theirs = copy(families["gpt2"])
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert bpe.pre_tokenizer_name(theirs) == "gpt2"
+    for ours, slow in zip(
+        bpe.Encoder(theirs).encode_batch(TEXTS),
+        bpe.encode_batch(families["gpt2"], TEXTS),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, slow)
+
+
+def test_a_word_that_is_a_token_stays_whole_for_llama3(families):
+    for name, tokenizer in families.items():
+        assert tokenizer.model.ignore_merges == (name == "llama3")
+
+
+ODD = st.lists(
+    st.one_of(
+        st.text(alphabet=[chr(i) for i in range(0x80)], max_size=4),
+        st.text(max_size=3),
+        st.sampled_from(
+            [" ", "  ", "\t", "\n", "\r\n", " \n", "\x0b", "\x0c", "\x1c", "\x85", "\xa0", "\u2003"]
+        ),
+        st.from_regex(r"[0-9]{1,7}|[٠-٩½²]{1,3}", fullmatch=True),
+        st.sampled_from(["'s", "'S", "'ll", "'LL", "'ve", "’s", "don't", "'ſ", "s'", "''d"]),
+        st.sampled_from(["<|endoftext|>", "<|im_start|>", "naïve", "東京", "e\u0301", "🙂", "ǅ"]),
+        st.sampled_from(
+            ["def add(", "):\n    return", "word", " Word", "!?", "...\n", "_a_", "a1b"]
+        ),
+    ),
+    max_size=12,
+).map("".join)
+
+
+@pytest.mark.parametrize("name", bpe.PATTERNS)
+@given(texts=st.lists(ODD, max_size=4))
+@settings(max_examples=150, deadline=None)
+def test_fast_and_slow_are_equal_on_odd_text(families, name, texts):
+    encoder = bpe.Encoder(families[name])
+    assert encoder.fast
+    slow = bpe.encode_batch(families[name], texts)
+    for _ in range(2):
+        for ours, theirs in zip(encoder.encode_batch(texts), slow, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    for text, ids in zip(texts, slow, strict=True):
+        assert families[name].decode(ids.tolist()) == text
+
+
+def _normalised(t):
+    t.normalizer = normalizers.Lowercase()
+
+
+def _split_another_way(t):
+    t.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+
+
+def _prefixed(t):
+    t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def _doubled(t):
+    t.post_processor = processors.TemplateProcessing(single="$A $A", special_tokens=[])
+
+
+def _with_a_word_added(t):
+    t.add_tokens([AddedToken("green bottles", special=False)])
+
+
+@pytest.mark.parametrize(
+    "change", [_normalised, _split_another_way, _prefixed, _doubled, _with_a_word_added]
+)
+def test_what_is_not_word_by_word_goes_the_librarys_way(trained, change):
+    other = copy(trained)
+    change(other)
+    encoder = bpe.Encoder(other)
+    assert not encoder.fast
+    texts = [*TEXTS, "ten green bottles HANGING"]
+    for ours, theirs in zip(
+        encoder.encode_batch(texts), bpe.encode_batch(other, texts), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_template_that_only_adds_special_tokens_stays_fast(trained):
+    other = copy(trained)
+    other.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(
+                single="<|im_start|> $A", special_tokens=[("<|im_start|>", 1)]
+            ),
+        ]
+    )
+    encoder = bpe.Encoder(other)
+    assert encoder.fast
+    for ours, theirs in zip(
+        encoder.encode_batch(TEXTS), bpe.encode_batch(other, TEXTS), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_id_past_the_vocabulary_asked_for_is_refused(trained):
+    text = TEXTS[0]
+    ids = bpe.Encoder(trained, 400).encode_batch([text])[0]
+    largest = int(ids.max())
+    assert bpe.Encoder(trained, largest + 1).encode_batch([text, ""])[0].max() == largest
+    message = (
+        rf"token {largest} \(.*\), but vocab_size={largest}; set vocab_size={bpe.size(trained)}"
+    )
+    with pytest.raises(DataError, match=message):
+        bpe.Encoder(trained, largest).encode_batch(["", text])
 
 
 def test_fast_twin_is_equal(trained):
@@ -102,3 +253,112 @@ def test_sample_follows_the_weights():
     assert list(bpe.cut(["abc", "defg", "h"], 5)) == ["abc", "de"]
     with pytest.raises(ConfigError, match="tokenizer_weight is 0 in every source"):
         bpe.sample({"a": 1}, {"a": 0}, 10)
+
+
+def test_bytes_of_added_words_and_of_holes(trained):
+    other = copy(trained)
+    other.add_tokens([AddedToken("東京", special=False)])
+    lengths = bpe.token_bytes(other)
+    assert lengths[other.token_to_id("東京")] == 6
+    assert lengths[: bpe.size(trained)].tolist() == bpe.token_bytes(trained).tolist()
+
+
+def test_adopt_a_file(trained, tmp_path):
+    other = copy(trained)
+    other.enable_truncation(4)
+    other.enable_padding(length=9)
+    bpe.save(other, tmp_path / "theirs.json")
+    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"), end_of_text="<|im_end|>")
+    target = tmp_path / "tokenizer.json"
+    assert bpe.adopt(chosen, target) == bpe.size(trained)
+    made = bpe.load(target)
+    # Neither the cut nor the filling comes along.
+    assert made.to_str() == trained.to_str()
+    assert bpe.end_of_text(chosen, made) == "<|im_end|>"
+    assert bpe.end_of_text(TokenizerSettings(file=chosen.file), made) == "<|endoftext|>"
+    assert len(chosen.content_mark()) == 64
+    assert TokenizerSettings().content_mark() is None
+
+
+def test_adopt_from_a_folder_of_the_hubs_form(trained, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=copy(trained), eos_token="<|endoftext|>")
+    wrapped.save_pretrained(tmp_path / "theirs")
+    chosen = TokenizerSettings(hub=str(tmp_path / "theirs"), revision="main")
+    assert bpe.adopt(chosen, tmp_path / "tokenizer.json", 400) == bpe.size(trained)
+    made = bpe.load(tmp_path / "tokenizer.json")
+    assert made.get_vocab() == trained.get_vocab()
+    assert bpe.Encoder(made).fast
+    for ours, theirs in zip(
+        bpe.encode_batch(made, TEXTS), bpe.encode_batch(trained, TEXTS), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    assert len(chosen.content_mark()) == 64
+    nothing = TokenizerSettings(hub=str(tmp_path / "none"), revision="main")
+    with pytest.raises(
+        Unfinished, match=r"tokenizer\.hub=.*none \(revision main\) cannot be loaded"
+    ):
+        bpe.adopt(nothing, tmp_path / "other.json")
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_a_normaliser_is_warned_about(trained, tmp_path, caplog):
+    other = copy(trained)
+    other.normalizer = normalizers.NFC()
+    bpe.save(other, tmp_path / "theirs.json")
+    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"))
+    with caplog.at_level(logging.WARNING, "plm"):
+        bpe.adopt(chosen, tmp_path / "tokenizer.json")
+    assert "theirs.json has a normaliser (NFC): text may come back changed" in caplog.text
+    assert bpe.load(tmp_path / "tokenizer.json").normalizer is not None
+
+
+def _not_byte_level(t):
+    t.pre_tokenizer = pre_tokenizers.Whitespace()
+
+
+def _by_chance(t):
+    t.model.dropout = 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "error", "message"),
+    [
+        (_not_byte_level, {}, DataError, r"theirs\.json: not a byte-level BPE with all 256 bytes"),
+        (_by_chance, {}, DataError, r"theirs\.json: dropout=0\.1"),
+        (
+            lambda t: None,
+            {"end_of_text": "</s>"},
+            ConfigError,
+            r"tokenizer\.end_of_text=</s> is not in .*theirs\.json; its special tokens: <\|endoft",
+        ),
+        (
+            lambda t: None,
+            {"end_of_text": "a"},
+            ConfigError,
+            r"tokenizer\.end_of_text=a is an ordinary token of .*theirs\.json",
+        ),
+    ],
+)
+def test_what_cannot_be_adopted(trained, tmp_path, change, more, error, message):
+    other = copy(trained)
+    change(other)
+    bpe.save(other, tmp_path / "theirs.json")
+    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"), **more)
+    with pytest.raises(error, match=message) as caught:
+        bpe.adopt(chosen, tmp_path / "tokenizer.json")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "tokenizer.json").exists()
+
+
+def test_a_vocabulary_that_is_too_small_or_has_no_special_token(trained, tmp_path):
+    bpe.save(trained, tmp_path / "theirs.json")
+    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"))
+    rows = bpe.size(trained)
+    message = rf"vocab_size=300 is too small: .*theirs\.json has {rows} ids; set vocab_size={rows}"
+    with pytest.raises(ConfigError, match=message):
+        bpe.adopt(chosen, tmp_path / "tokenizer.json", 300)
+    bpe.save(bpe.train(TEXTS, vocab_size=300, special_tokens=[]), tmp_path / "theirs.json")
+    with pytest.raises(ConfigError, match=r"has no special token; tokenizer\.end_of_text must"):
+        bpe.adopt(chosen, tmp_path / "tokenizer.json")

@@ -1,6 +1,8 @@
 """Data sets of the Hugging Face hub, streamed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from plm.data.documents import Document, Origin, as_it_is, text_size
 from plm.errors import DataError, Unfinished
@@ -11,36 +13,56 @@ def hub(
     *,
     revision: str,
     config: str | None = None,
+    data_dir: str | None = None,
     split: str = "train",
     field: str = "text",
     max_bytes: int,
+    streaming: bool = True,
 ) -> Origin:
-    """The first rows of a data set, without downloading the rest.
+    """The first rows of a data set, by default without downloading the rest.
 
     Args:
         dataset: name on the hub, or a local folder that `datasets` can load.
         revision: commit of the data set: what fixes the text.
         config: of the data set, where it has several.
+        data_dir: folder of the data set that is taken, where it has several.
         split: of the data set.
         field: that holds the text.
         max_bytes: of text, after which reading stops.
+        streaming: False downloads the whole set first, into `datasets`' own cache.
     Raises:
         Unfinished: on reading: the set cannot be opened or read on.
         DataError: on reading: a row has no such field.
     """
-    rows = _rows(dataset, revision, config, split, field, max_bytes)
-    facts = {"dataset": dataset, "config": config, "revision": revision, "split": split}
-    return Origin(rows, as_it_is, text_size, facts)
+    facts = {"config": config, "data_dir": data_dir, "revision": revision, "split": split}
+    rows = _Rows(dataset, {**facts, "streaming": streaming}, field, max_bytes)
+    return Origin(rows, as_it_is, text_size, {"dataset": dataset, **facts})
 
 
-def _rows(
-    dataset: str, revision: str, config: str | None, split: str, field: str, max_bytes: int
-) -> Iterator[Document]:
+@dataclass(frozen=True)
+class _Rows:
+    """The rows as documents, read anew whenever they are asked for."""
+
+    dataset: str
+    settings: dict[str, Any]
+    field: str
+    max_bytes: int
+
+    def __iter__(self) -> Iterator[Document]:
+        return _rows(self.dataset, self.settings, self.field, self.max_bytes)
+
+
+def _rows(dataset: str, settings: dict[str, Any], field: str, max_bytes: int) -> Iterator[Document]:
     from datasets import load_dataset
 
     left, number = max_bytes, 0
+    revision, split = settings["revision"], settings["split"]
     try:
-        stream = load_dataset(dataset, config, split=split, revision=revision, streaming=True)
+        stream = load_dataset(
+            dataset,
+            settings["config"],
+            **{k: v for k, v in settings.items() if k != "config" and v is not None},
+        )
         for number, row in enumerate(stream):
             text = row.get(field)
             if not isinstance(text, str):

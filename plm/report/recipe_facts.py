@@ -1,0 +1,227 @@
+"""What a preparation kept and what it left out, by source, step and reason, with examples."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from html import escape
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from plm.data.prepared import SPLITS, Prepared
+from plm.report.format import human_share, human_tokens
+from plm.report.recipe_tokenizer import visible
+from plm.report.tables import one_line, table, tiles
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+KEPT = 4
+"""Documents shown of each source, spread over its train shard."""
+
+EXCERPT = 300
+"""Characters shown of one."""
+
+_PIECE = re.compile(r"#\d+$")
+_EXACT, _NEAR = "exact_dedup", "near_dedup"
+
+
+class Loss(NamedTuple):
+    """What one step did for one reason."""
+
+    step: str
+    reason: str
+    documents: int
+    characters: int
+    places: int
+    examples: list[list[str]]
+
+
+def losses(prepared: Prepared, name: str) -> list[Loss]:
+    """What the steps did to a source, in the order in which they ran."""
+    found = prepared.manifest["sources"][name].get("steps") or {}
+    recipe = (prepared.manifest.get("key") or {}).get("recipe") or {}
+    listed = (recipe.get("sources") or {}).get(name) or {}
+    order = ["read", *(str(s.get("_target_")).rpartition(".")[2] for s in listed.get("steps", []))]
+    ran = [step for step in dict.fromkeys(order) if step in found]
+    ran += [step for step in found if step not in ran and step != "split"]
+    ran += ["split"] if "split" in found else []
+    result = []
+    for step in ran:
+        tally = {"dropped": {}, "lost": {}, "changed": {}, "examples": {}, **found[step]}
+        for reason in dict.fromkeys([*tally["dropped"], *tally["changed"]]):
+            told = [tally[part].get(reason, 0) for part in ("dropped", "lost", "changed")]
+            result.append(Loss(step, reason, *told, tally["examples"].get(reason, [])))
+    return result
+
+
+def kept(prepared: Prepared, name: str) -> int:
+    """Documents that a source kept; one that the split cut into pieces counts once."""
+    recipe = (prepared.manifest.get("key") or {}).get("recipe") or {}
+    listed = (recipe.get("sources") or {}).get(name) or {}
+    if (listed.get("split") or {}).get("by", "group") == "group":
+        return sum(prepared.sources[name][split].n_docs for split in SPLITS)
+    return len({_PIECE.sub("", n) for split in SPLITS for n in _names(prepared, name, split)})
+
+
+def _names(prepared: Prepared, name: str, split: str) -> Iterator[str]:
+    prefix = prepared.prefix(name, split)
+    with open(prefix.with_name(prefix.name + ".names"), encoding="utf-8") as lines:
+        for line in lines:
+            yield line.rstrip("\n")
+
+
+def headline(prepared: Prepared) -> str:
+    """The figures that a reader looks for first."""
+    told = prepared.manifest["sources"]
+    stayed = sum(kept(prepared, name) for name in told)
+    dropped = Counter[str]()
+    for name in told:
+        for loss in losses(prepared, name):
+            dropped[loss.step] += loss.documents
+    came = stayed + dropped.total()
+    doubled = dropped[_EXACT] + dropped[_NEAR]
+    tokens = {split: sum(s[split]["tokens"] for s in told.values()) for split in SPLITS}
+    n_bytes = sum(s[split]["bytes"] for s in told.values() for split in SPLITS)
+    share = human_share(stayed / came) if came else "none"
+    val = human_share(tokens["val"] / max(1, sum(tokens.values())))
+    return tiles(
+        [
+            ("Documents kept", f"{stayed:,}", f"{share} of the {came:,} that came in"),
+            ("Train tokens", human_tokens(tokens["train"]), f"{n_bytes / 1e6:,.1f} MB in all"),
+            ("Validation tokens", human_tokens(tokens["val"]), f"{val} of all"),
+            ("Duplicates", f"{doubled:,}", f"{dropped[_EXACT]:,} exact, {dropped[_NEAR]:,} near"),
+            (
+                "Tokenizer",
+                f"{prepared.manifest['tokenizer_size']:,}",
+                f"ids, {n_bytes / max(1, sum(tokens.values())):.2f} bytes a token",
+            ),
+        ]
+    )
+
+
+def sources(prepared: Prepared) -> str:
+    """Sizes of each source, then where its text is from."""
+    sizes, origins = [], []
+    for name, told in prepared.manifest["sources"].items():
+        train, val = told["train"], told["val"]
+        leak = told.get("leak") or {}
+        sizes.append(
+            [
+                name,
+                f"{train['documents']:,}",
+                f"{val['documents']:,}",
+                human_tokens(train["tokens"]),
+                human_tokens(val["tokens"]),
+                f"{(train['bytes'] + val['bytes']) / 1e6:,.2f}",
+                f"{_bytes_a_token(told):.2f}",
+                human_share(leak["share"]) if "share" in leak else "–",
+            ]
+        )
+        licences = Counter((told.get("licences") or {}).values())
+        several = ", ".join(f"{one_line(k)} ({n})" for k, n in licences.most_common())
+        # The licence's own line says "per distribution" where there is a list.
+        licence = several or one_line(told.get("licence"))
+        missing = one_line(told.get("missing") or "") or "–"
+        origins.append([name, visible(licence), visible(str(told.get("revision"))), missing])
+    head = ["source", "train documents", "validation documents", "train tokens"]
+    head += ["validation tokens", "MB", "bytes/token", "leak into validation"]
+    note = (
+        "<p>Leak: share of the long lines of validation that stand verbatim in some source's "
+        "train split.</p>"
+    )
+    about = ["source", "licence", "revision", "missing"]
+    if all(row[-1] == "–" for row in origins):
+        about, origins = about[:-1], [row[:-1] for row in origins]
+    return f'{table(head, sizes)}{note}<div class="words">{table(about, origins)}</div>'
+
+
+def _bytes_a_token(told: dict[str, Any]) -> float:
+    n_bytes = sum(told[split]["bytes"] for split in SPLITS)
+    return n_bytes / max(1, sum(told[split]["tokens"] for split in SPLITS))
+
+
+def cleaning(prepared: Prepared) -> str:
+    """What each step left out and changed, by reason."""
+    note = (
+        "<p>Documents that came in are those kept and those dropped. ≈ is an estimate: the "
+        "characters lost, over the source's bytes a token; none where the text was not read.</p>"
+    )
+    return note + "".join(_cleaning(prepared, name) for name in prepared.manifest["sources"])
+
+
+def _cleaning(prepared: Prepared, name: str) -> str:
+    told = prepared.manifest["sources"][name]
+    steps, stayed = losses(prepared, name), kept(prepared, name)
+    came = stayed + sum(loss.documents for loss in steps)
+    rows = [["came in", "", f"{came:,}", "", "", "", ""]]
+    for loss in steps:
+        tokens = loss.characters / _bytes_a_token(told)
+        rows.append(
+            [
+                loss.step.replace("_", " "),
+                visible(loss.reason),
+                f"−{loss.documents:,}" if loss.documents else "",
+                human_share(loss.documents / max(1, came)) if loss.documents else "",
+                f"{loss.characters:,}" if loss.characters else "",
+                f"≈ −{human_tokens(tokens)}" if tokens >= 1 else "",
+                f"{loss.places:,}" if loss.places else "",
+            ]
+        )
+    total = human_tokens(sum(told[split]["tokens"] for split in SPLITS))
+    rows.append(["kept", "", f"{stayed:,}", human_share(stayed / max(1, came)), "", total, ""])
+    head = ["step", "reason", "documents", "share", "characters lost", "tokens", "places changed"]
+    if not any(loss.places for loss in steps):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    return f'<h3>{escape(name)}</h3><div class="steps">{table(head, rows)}</div>'
+
+
+def duplicates(prepared: Prepared) -> str:
+    """Documents that were dropped since another one says the same."""
+    rows = []
+    for name in prepared.manifest["sources"]:
+        steps = losses(prepared, name)
+        came = kept(prepared, name) + sum(loss.documents for loss in steps)
+        counts = [sum(s.documents for s in steps if s.step == step) for step in (_EXACT, _NEAR)]
+        rows.append([name, *(f"{n:,}" for n in counts), human_share(sum(counts) / max(1, came))])
+    return table(["source", "exact", "near", "share of what came in"], rows)
+
+
+def dropped_examples(prepared: Prepared) -> str:
+    """The first documents of each reason, folded."""
+    parts = []
+    for name in prepared.manifest["sources"]:
+        for loss in losses(prepared, name):
+            if not loss.examples:
+                continue
+            count = f"{loss.documents:,} dropped" if loss.documents else f"{loss.places:,} places"
+            inner = "".join(_example(str(n), str(text)) for n, text in loss.examples)
+            title = f"{name}, {loss.step.replace('_', ' ')}: {loss.reason} ({count})"
+            parts.append(f"<details><summary>{escape(visible(title))}</summary>{inner}</details>")
+    return "".join(parts) or '<p class="missing">Nothing was dropped or changed.</p>'
+
+
+def kept_examples(prepared: Prepared, tokenizer: "Tokenizer") -> str:
+    """The beginnings of some train documents of each source, folded."""
+    parts = []
+    for name, shards in prepared.sources.items():
+        train = shards["train"]
+        shown = min(KEPT, train.n_docs)
+        # The middle of each of so many like stretches.
+        chosen = [(2 * i + 1) * train.n_docs // (2 * shown) for i in range(shown)]
+        inner = "".join(
+            _example(
+                prepared.document_name(name, "train", i),
+                # A token is a byte at least, and a character four bytes at most.
+                tokenizer.decode(train.document(i)[: 4 * EXCERPT].tolist()),
+            )
+            for i in chosen
+        )
+        title = f"{escape(name)}: {shown} of {train.n_docs:,} train documents"
+        parts.append(f"<details><summary>{title}</summary>{inner}</details>")
+    return "".join(parts)
+
+
+def _example(name: str, text: str) -> str:
+    text = visible(text.replace("\r\n", "\n"))
+    cut = '<span class="cut"> …</span>' if len(text) >= EXCERPT else ""
+    body = escape(text[:EXCERPT]) + cut if text else '<span class="cut">(no text)</span>'
+    return f'<article><h3>{escape(visible(name))}</h3><pre class="sample">{body}</pre></article>'
