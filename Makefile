@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Whatever needs the environment makes it first, once.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-long check format lock papers loss-compare clean
+.PHONY: help run test test-long test-peers check format lock papers loss-compare clean
 # Settings of pip that would install somewhere else than into the environment.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV
 
@@ -12,6 +12,14 @@ ENV := .venv/bin/python
 READY := .venv/.ready
 PYTEST := OMP_NUM_THREADS=1 $(ENV) -m pytest
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
+
+# Other frameworks, in a folder of their own: what is installed for them never reaches .venv.
+PEERS_ENV := .venv-peers/bin/python
+PEERS_READY := .venv-peers/.ready
+# With what they import that .venv lacks; --no-deps, since their bounds would replace torch.
+PEERS := megatron-core==0.16.1 datatrove==0.10.1 litdata==0.2.76 \
+	loguru humanize boto3 botocore jmespath s3transfer tifffile obstore
+SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +35,10 @@ test-long: $(READY) ## Run the slow tests: killed runs, several processes, whole
 	@if grep -rqsE 'mark\.slow' --include='*.py' tests; then \
 		$(PYTEST) -n 2 -m "slow and not gpu and not peers" $(ARGS); \
 	else echo "No test is marked slow: nothing was run."; fi
+
+# pytest's exit code 5 (nothing was run) stays a failure.
+test-peers: $(PEERS_READY) ## Run the tests that need other frameworks (installs them)
+	@OMP_NUM_THREADS=1 $(PEERS_ENV) -m pytest -m peers $(ARGS)
 
 check: $(READY) ## Check style, formatting and layout
 	@$(ENV) -m ruff check .
@@ -81,3 +93,16 @@ $(READY): requirements.lock pyproject.toml
 	  $$pip --quiet --no-deps --no-build-isolation --editable .; } || { \
 		echo "Set-up failed (see above); the same command goes on from here" >&2; exit 2; }; \
 	touch $(READY)
+
+# It sees the packages of .venv behind its own; a changed list of peers builds it anew.
+$(PEERS_READY): $(READY) Makefile
+	@set -e; echo "Setting up .venv-peers, once."; \
+	$(ENV) -m venv --clear .venv-peers; \
+	echo "import site; site.addsitedir('$$($(ENV) -c '$(SITE)')')" \
+		> "$$($(PEERS_ENV) -c '$(SITE)')/environment.pth"; \
+	$(PEERS_ENV) -m pip --disable-pip-version-check --no-input install --quiet --no-deps \
+		$(PEERS) || { echo "Set-up failed (see above); the network is needed" >&2; exit 2; }; \
+	$(PEERS_ENV) -c 'import datatrove, litdata, megatron.core' 2>/dev/null || { \
+		echo "A peer cannot be imported: $(PEERS_ENV) -c 'import datatrove, litdata," \
+			"megatron.core'" >&2; exit 2; }; \
+	touch $(PEERS_READY)

@@ -3,24 +3,20 @@
 Nothing is allocated: the model lies on torch's meta device or on fake tensors.
 """
 
-import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from plm.config import build
-from plm.data.open import find_data
-from plm.data.order import Quotas
-from plm.data.prepared import MANIFEST
 from plm.errors import ConfigError
 from plm.metrics import PEAK_FLOPS
 from plm.phases import Plan
 from plm.plan_memory import Sizes, memory
 from plm.plan_saved import optimizer_bytes
+from plm.plan_sources import MANY_EPOCHS, source_rows, source_sizes, source_totals
 
 GPU_BYTES = {
     "H200": 141e9,
@@ -109,49 +105,6 @@ def phase_rows(plan: Plan) -> list[dict[str, Any]]:
     ]
 
 
-def source_rows(plan: Plan, there: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Tokens that each phase reads of each source, as the order of data deals them out.
-
-    Args:
-        plan: the phases.
-        there: tokens that a source has, where that is known.
-    Returns:
-        One entry a phase and source; `epochs` of that phase and `epochs_so_far` are None where the
-        source's size is unknown.
-    """
-    found, read = [], dict.fromkeys(plan.sources(), 0)
-    for planned in plan.phases:
-        quotas = Quotas(planned.phase.mixture)
-        counts = quotas.counts(np.int64(planned.steps * planned.rows))
-        for name, count in zip(quotas.names, counts, strict=True):
-            tokens = int(count) * planned.phase.seq_len
-            read[name] += tokens
-            size = there.get(name)
-            found.append(
-                {
-                    "phase": planned.phase.name,
-                    "source": name,
-                    "tokens": tokens,
-                    "epochs": tokens / size if size else None,
-                    "epochs_so_far": read[name] / size if size else None,
-                }
-            )
-    return found
-
-
-def prepared_tokens(data: Mapping[str, Any]) -> dict[str, int]:
-    """Tokens of each source's train split, if these data have been prepared; else empty.
-
-    Args:
-        data: the node `data`.
-    """
-    folder = find_data(data)
-    if folder is None:
-        return {}
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    return {name: entry["train"]["tokens"] for name, entry in manifest["sources"].items()}
-
-
 def state_sizes(model: nn.Module, optimizer: int) -> dict[str, int]:
     """Bytes of checkpoints and of the decoding state.
 
@@ -213,7 +166,8 @@ def draw_up(
         gpus: how many.
         mfu: share of the peak to count with, in (0, 1].
         price: of one GPU-hour.
-        there: tokens that a source has; the others' are known where they are prepared here.
+        there: tokens that a source has; the others' are known where they are prepared here, or
+            where the recipe says what is published.
     Raises:
         ConfigError: a setting that cannot work.
     """
@@ -222,7 +176,9 @@ def draw_up(
         raise ConfigError(
             f"gpus={gpus} mfu={mfu} price={price}: at least 1, in (0, 1], and 0 or more are needed"
         )
-    plan = Plan.read(settings["phases"])
+    known = source_sizes(settings["data"], there)
+    there = {source: about["size"] for source, about in known.items() if about["size"]}
+    plan = Plan.read(settings["phases"]).resolved(there)
     with torch.device("meta"):
         model = build(settings["model"])
     optimizer = optimizer_bytes(settings["model"], settings["optimizer"])
@@ -236,7 +192,6 @@ def draw_up(
         hidden_size=model.hidden_size,
         optimizer=optimizer,
     )
-    known = {**prepared_tokens(settings["data"]), **(there or {})}
     lengths = sorted({planned.phase.seq_len for planned in plan.phases})
     return {
         "parameters": parameters(model),
@@ -244,7 +199,10 @@ def draw_up(
         "tokens": plan.total_tokens,
         "steps": plan.total_steps,
         "phases": phase_rows(plan),
-        "sources": source_rows(plan, known),
+        "sources": source_rows(plan, there),
+        "source_totals": source_totals(
+            plan, known, settings["data"].get("max_epochs", MANY_EPOCHS)
+        ),
         "memory": memory(settings, sizes, device_bytes=GPU_BYTES[name], gpus=gpus),
         "sizes": state_sizes(model, optimizer),
         "time": {

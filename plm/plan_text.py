@@ -1,6 +1,8 @@
 """A run's plan as text: tables for a terminal."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
+from textwrap import wrap
 from typing import Any
 
 from plm.report.format import human_share, human_time, human_tokens
@@ -67,25 +69,61 @@ def _phases(plan: Mapping[str, Any]) -> list[str]:
     return [title, *_table(rows)]
 
 
+def _epochs(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
 def _sources(plan: Mapping[str, Any]) -> list[str]:
     rows = [["phase", "source", "tokens", "epochs", "epochs so far"]]
     for entry in plan["sources"]:
-        epochs = [entry["epochs"], entry["epochs_so_far"]]
-        rows.append(
-            [
-                entry["phase"],
-                entry["source"],
-                f"{entry['tokens']:,}",
-                *("unknown" if value is None else f"{value:.2f}" for value in epochs),
-            ]
+        epochs = [_epochs(entry[key]) for key in ("epochs", "epochs_so_far")]
+        rows.append([entry["phase"], entry["source"], f"{entry['tokens']:,}", *epochs])
+    totals = [["source", "tokens in all", "of", "known as", "epochs"]]
+    for entry in plan["source_totals"]:
+        size = human_tokens(entry["size"]) if entry["size"] else "-"
+        how = entry["size_from"] or "-"
+        totals.append(
+            [entry["source"], f"{entry['tokens']:,}", size, how, _epochs(entry["epochs"])]
         )
-    lines = ["Sources (tokens exact)", *_table(rows, left=2)]
-    if any(entry["epochs"] is None for entry in plan["sources"]):
-        lines.append(
-            "  Epochs are unknown where the data are not prepared; say what there is with "
+    lines = ["Sources (tokens exact)", *_table(rows, left=2), "", *_table(totals)]
+    return lines + [line for note in _notes(plan["source_totals"]) for line in _wrapped(note)]
+
+
+def _wrapped(text: str) -> list[str]:
+    return wrap(text, 100, initial_indent="  ", subsequent_indent="    ")
+
+
+def _notes(totals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the table of totals leaves open, and text that is read more often than costs little."""
+
+    def often(key: str) -> dict[str, float]:
+        return {e["source"]: e[key] for e in totals if (e[key] or 0) > (e["max_epochs"] or inf)}
+
+    notes = []
+    if any(entry["epochs"] is None for entry in totals):
+        notes.append(
+            "-: neither prepared nor published; say what there is with "
             "tokens_of=name:1.3T,name:200B"
         )
-    return lines
+    if any(entry["size_from"] == "published" for entry in totals):
+        notes.append("Published sizes are of whole sets, before cleaning, in their makers' tokens.")
+    most = {e["source"]: e["max_epochs"] for e in totals}
+    if repeated := often("epochs"):
+        shown = ", ".join(
+            f"{name} {count:.1f} times (limit {most[name]:g})" for name, count in repeated.items()
+        )
+        notes.append(
+            f"Warning: read past data.max_epochs: {shown}. Up to four epochs cost little, later "
+            "ones are worth less and less (Muennighoff et al., arXiv:2305.16264): lower their "
+            "weights, or add text."
+        )
+    if streamed := often("epochs_at_least"):
+        shown = ", ".join(f"{name} {count:,.0f} times" for name, count in streamed.items())
+        notes.append(
+            "Warning: the recipe streams only max_bytes of each source, which this run would read "
+            f"so often at the least: {shown}. Raise max_bytes under their origins."
+        )
+    return notes
 
 
 def _memory(plan: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,8 @@
 gpu=<name>       a GPU of the table, H100 by default; gpus=<n> of them, 1 by default
 mfu=<share>      of its bf16 peak to count with, 0.4 by default
 price=<number>   of one GPU-hour, in any currency
-tokens_of=<source>:<count>,…   how much there is of a source, for example prose:1.3T,code:200B
+tokens_of=<source>:<count>,…   how much there is of a source, for example prose:1.3T,code:200B;
+                 else what is prepared here, else what the recipe says is published
 json=true        print JSON
 All else goes to the configuration, as with train.py.
 """

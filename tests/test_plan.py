@@ -7,10 +7,12 @@ from typing import Any
 import hydra
 import pytest
 import torch
+import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from plm import plan_memory
 from plm.config import build, plain, register_resolvers
+from plm.data.recipe import load_recipe
 from plm.errors import ConfigError
 from plm.model.context import Context
 from plm.phases import Plan
@@ -22,7 +24,6 @@ from plm.plan import (
     parameters,
     phase_rows,
     run_time,
-    source_rows,
     state_sizes,
 )
 from plm.plan_memory import (
@@ -35,6 +36,8 @@ from plm.plan_memory import (
     step_bytes,
 )
 from plm.plan_saved import optimizer_bytes, saved_bytes
+from plm.plan_sources import MANY_EPOCHS, source_rows, source_sizes, source_totals
+from plm.plan_text import as_text
 from scripts.bench_common import allocated_peak
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -110,6 +113,77 @@ def test_tokens_of_the_sources_add_up_and_epochs_go_on_over_phases():
     assert [row["epochs"] for row in prose] == [row["tokens"] / 10**12 for row in prose]
     assert prose[-1]["epochs_so_far"] == pytest.approx(sum(row["epochs"] for row in prose))
     assert {row["epochs"] for row in rows if row["source"] != "prose"} == {None}
+
+
+def test_sizes_are_those_told_else_prepared_else_published(tmp_path: Path):
+    source = {"licence": "none", "revision": "1"}
+    origin = {"_target_": "plm.data.sources.files.files", "path": "$path"}
+    hub = {"_target_": "plm.data.sources.hub.hub", "dataset": "some/set", "revision": "main"}
+    recipe = tmp_path / "mine.yaml"
+    sources = {
+        "own": {**source, "origin": origin},
+        "big": {**source, "origin": {**hub, "max_bytes": 500}, "published_tokens": 10_000},
+        "unknown": {**source, "origin": {**hub, "max_bytes": 500}},
+    }
+    recipe.write_text(yaml.safe_dump({"sources": sources}, sort_keys=False))
+    text = tmp_path / "text.txt"
+    text.write_text("words\n")
+    data = {**settings_of("scale=test")["data"], "recipe": str(recipe), "path": str(text)}
+    data["dir"] = str(tmp_path)
+    found = source_sizes(data, {"own": 70, "elsewhere": 5})
+    assert found["own"] == {"size": 70, "size_from": "told", "max_bytes": None}
+    assert found["big"] == {"size": 10_000, "size_from": "published", "max_bytes": 500}
+    assert found["unknown"] == {"size": None, "size_from": None, "max_bytes": 500}
+    assert found["elsewhere"] == {"size": 5, "size_from": "told", "max_bytes": None}
+    assert source_sizes(data, {"big": 9})["big"] == {
+        "size": 9, "size_from": "told", "max_bytes": None,
+    }  # fmt: skip
+
+
+def test_totals_of_a_run_and_what_is_read_too_often():
+    plan = Plan.read(settings_of("scale=test")["phases"])
+    sizes = {
+        "prose": {"size": 2000, "size_from": "told", "max_bytes": None},
+        "code": {"size": 10**9, "size_from": "published", "max_bytes": 100},
+    }
+    totals = {entry["source"]: entry for entry in source_totals(plan, sizes)}
+    rows = source_rows(plan, {})
+    for name, entry in totals.items():
+        assert entry["tokens"] == sum(row["tokens"] for row in rows if row["source"] == name)
+    assert sum(entry["tokens"] for entry in totals.values()) == plan.total_tokens
+    assert totals["prose"]["epochs"] == totals["prose"]["tokens"] / 2000 > MANY_EPOCHS
+    assert totals["prose"]["epochs_at_least"] is None
+    assert totals["code"]["epochs"] == totals["code"]["tokens"] / 10**9
+    assert totals["code"]["epochs_at_least"] == totals["code"]["tokens"] / 100
+    assert totals["math"]["epochs"] is totals["math"]["epochs_at_least"] is None
+
+
+def test_the_text_warns_of_what_is_read_too_often(tmp_path: Path):
+    settings = settings_of("scale=test")
+    settings = {**settings, "data": {**settings["data"], "dir": str(tmp_path)}}
+    enough = draw_up(settings, there={"prose": 10**6, "code": 10**6, "math": 10**6})
+    assert "Warning" not in as_text(enough)
+    scarce = as_text(draw_up(settings, there={"prose": 10**6, "code": 100, "math": 10**6}))
+    read = next(e["tokens"] for e in enough["source_totals"] if e["source"] == "code") / 100
+    said = " ".join(scarce.split())
+    assert f"Warning: read past data.max_epochs: code {read:.1f} times (limit 4). Up to" in said
+    assert "arXiv:2305.16264" in said
+    for allowed in (None, {"code": 10**6}):
+        data = {**settings["data"], "max_epochs": allowed}
+        plan = draw_up({**settings, "data": data}, there={"prose": 10**6, "code": 100})
+        assert "Warning" not in as_text(plan)
+
+
+def test_the_hub_s_recipe_and_phases_fit_and_repeat_no_known_source_too_often():
+    settings = settings_of("scale=1_8b", "data=plm_hub", "phases=plm_hub")
+    plan, sources = Plan.read(settings["phases"]), load_recipe("plm_hub").sources
+    assert set(plan.sources()) == set(sources)
+    for planned in plan.phases:
+        assert sum(planned.phase.mixture.values()) == pytest.approx(1)
+    published = {n: {"size": s.published_tokens} for n, s in sources.items() if s.published_tokens}
+    epochs = {e["source"]: e["epochs"] for e in source_totals(plan, published)}
+    assert max(value for value in epochs.values() if value) <= MANY_EPOCHS
+    assert [name for name, value in epochs.items() if value is None] == ["code", "chinese"]
 
 
 def forward(settings: dict[str, Any], model: Any, rows: int) -> torch.Tensor:

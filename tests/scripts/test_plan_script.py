@@ -1,6 +1,7 @@
 """scripts/plan.py: its own keys, the configuration's, JSON, and one line for each mistake."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -26,7 +27,30 @@ def test_the_tables_hold_the_figures(capsys: pytest.CaptureFixture[str], tmp_pat
     tokens = int(row.split()[2].replace(",", ""))
     assert row.split()[3:] == [f"{tokens / 20_000:.2f}"] * 2
     row = next(line for line in text.splitlines() if line.split()[:2] == ["stable", "math"])
-    assert row.split()[3:] == ["unknown", "unknown"]
+    assert row.split()[3:] == ["-", "-"]
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["prose"])
+    assert row.split()[2:4] == ["20.0k", "told"]
+    assert "tokens_of=name:1.3T" in text
+
+
+def test_the_paper_s_plan_over_the_hub_needs_no_network(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    def refuse(*arguments: object) -> None:
+        raise AssertionError("the plan asked for the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    arguments = ["+experiment=plm_pretrain", "scale=1_8b", "data=plm_hub", "phases=plm_hub"]
+    assert main([*arguments, f"data.dir={tmp_path}"]) == 0
+    text = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+    assert rows["web"][1:3] == ["1.30T", "published"]
+    assert rows["code"][1:] == ["-", "-", "-"]
+    assert "read past data.max_epochs" not in text
+    assert "the recipe streams only max_bytes of each source" in text
+    assert main([*arguments, f"data.dir={tmp_path}", "tokens_of=code:50B,math:14.7B"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "read past data.max_epochs: code 7.6 times (limit 4), math 8.6 times (limit 4)." in said
 
 
 def test_json_holds_the_same_and_takes_overrides(capsys: pytest.CaptureFixture[str]):
