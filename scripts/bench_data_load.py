@@ -7,6 +7,7 @@ row, so that labels are a view of it.
 """
 
 import gc
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -133,6 +134,9 @@ def optimise(prefix: Path, target: Path) -> None:
     """Write a shard's documents as litdata's chunks."""
     from litdata import TokensLoader, optimize
 
+    # Or it leaves folders behind where temporary files lie.
+    os.environ["DATA_OPTIMIZER_CACHE_FOLDER"] = str(target.with_name("litdata-chunks"))
+    os.environ["DATA_OPTIMIZER_DATA_CACHE_FOLDER"] = str(target.with_name("litdata-data"))
     n_docs = IndexedDataset(prefix).n_docs
     cuts = np.linspace(0, n_docs, 17).astype(int).tolist()
     optimize(

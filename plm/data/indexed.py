@@ -169,7 +169,12 @@ class IndexedWriter:
 class IndexedDataset:
     """A dataset on disk, memory-mapped.
 
+    Args:
+        prefix: path without the suffixes .bin and .idx.
+        documents: take those from the first number up to the second alone; None: all.
+
     Attributes:
+        first_doc: number in the file of the first document taken.
         dtype: of the tokens.
         n_docs, n_tokens: sizes.
         doc_starts: [n_docs + 1] int64, token offset of each document, ending with n_tokens.
@@ -178,7 +183,7 @@ class IndexedDataset:
         DataError: a file is missing, is not of this format, or is cut short.
     """
 
-    def __init__(self, prefix: Path | str) -> None:
+    def __init__(self, prefix: Path | str, documents: tuple[int, int] | None = None) -> None:
         self.prefix = Path(prefix)
         index, data = (self.prefix.with_name(self.prefix.name + end) for end in (".idx", ".bin"))
         for path in (index, data):
@@ -197,18 +202,19 @@ class IndexedDataset:
         lengths = np.frombuffer(body, dtype="<i4", count=n_sequences).astype(np.int64)
         marks = np.frombuffer(body, dtype="<i8", count=n_marks, offset=12 * n_sequences)
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-        self.doc_starts = ends[marks]
-        self.n_docs = len(self.doc_starts) - 1
-        self.n_tokens = int(ends[-1])
         size = data.stat().st_size
-        if size != self.n_tokens * self.dtype.itemsize:
+        if size != int(ends[-1]) * self.dtype.itemsize:
             raise DataError(
-                f"{data}: {size} bytes, but its index says {self.n_tokens} tokens of "
+                f"{data}: {size} bytes, but its index says {int(ends[-1])} tokens of "
                 f"{self.dtype.itemsize} bytes"
             )
         mapped = np.memmap(data, dtype=self.dtype, mode="r") if size else np.empty(0, self.dtype)
+        self.first_doc, last = documents or (0, n_marks - 1)
+        starts = ends[marks][self.first_doc : last + 1]
         # A plain array over the map: np.memmap's own indexing is slow.
-        self._tokens = mapped.view(np.ndarray)
+        self._tokens = mapped.view(np.ndarray)[starts[0] : starts[-1]]
+        self.doc_starts = starts - starts[0]
+        self.n_docs, self.n_tokens = len(starts) - 1, int(starts[-1] - starts[0])
 
     def tokens(self, start: int, count: int) -> np.ndarray:
         """`count` tokens from token `start` of all documents joined: [count], a read-only view."""

@@ -1,9 +1,5 @@
 """One preparation, from start to end, into an empty folder."""
 
-import hashlib
-import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -18,17 +14,21 @@ from plm.data import encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
 from plm.data.documents import Origin
+from plm.data.manifest import (
+    PASSING,
+    differences,
+    nothing_left,
+    told_of_source,
+    write_manifest,
+)
 from plm.data.packing import write_packing
 from plm.data.pool import pool
 from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
+from plm.data.shards import take_shards
 from plm.data.tally import Tallies, Tally
 from plm.data.textstore import Entry, TextStore
 from plm.errors import DataError
-
-_LISTED_GROUPS = 50
-_PASSING = (".text", ".read", ".journal", ".partial")
-"""Ends of the names of files that only the work needs."""
 
 Progress = Callable[[str, int, int | None], None]
 """`(what, done, total or None)`."""
@@ -50,7 +50,9 @@ class Job:
         self.recipe, self.key, self.folder = recipe, key, folder
         self.vocab_size, self.block_tokens, self.seed = vocab_size, block_tokens, seed
         self.origins: dict[str, Origin] = {
-            name: build(_fill(source.origin, path)) for name, source in recipe.sources.items()
+            name: build(_fill(source.origin, path))
+            for name, source in recipe.sources.items()
+            if source.origin
         }
         self.seconds: dict[str, float] = {}
 
@@ -67,13 +69,13 @@ class Job:
         if not (self.folder / MANIFEST).is_file():
             self._make(workers, told)
         for file in self.folder.iterdir():
-            if file.suffix in _PASSING:
+            if file.suffix in PASSING:
                 file.unlink()
 
     def _make(self, workers: int, told: Progress) -> None:
         steps = {
-            name: [build({**step, "_partial_": True}) for step in source.steps]
-            for name, source in self.recipe.sources.items()
+            name: [build({**step, "_partial_": True}) for step in self.recipe.sources[name].steps]
+            for name in self.origins
         }
         with pool(workers) as (executor, ahead):
             if self.recipe.tokenizer.adopted and not (self.folder / TOKENIZER).is_file():
@@ -85,24 +87,61 @@ class Job:
             tallies = {name: store.tallies for name, store in stores.items()}
             for name, store in stores.items():
                 if not store.entries:
-                    raise DataError(_nothing_left(name, self.origins[name], tallies[name]))
+                    raise DataError(nothing_left(name, self.origins[name], tallies[name]))
             with self.part("splitting", told):
                 entries, leak = self._split(stores, tallies)
             with self.part("training the tokenizer", told):
                 self._tokenizer(stores, entries, executor)
             with self.part("encoding", told):
                 counts = self._encode(stores, entries, executor, ahead, told)
-            packing = {
-                name: write_packing(self.folder / f"{name}-train", self.block_tokens)
-                for name, source in self.recipe.sources.items()
-                if source.pack
+        about = {
+            name: {
+                **told_of_source(entries[name]["val"], leak[name], tallies[name]),
+                **self.origins[name].facts,
             }
+            for name in stores
+        }
         with self.part("hashing", told):
-            tokenizer = bpe.load(self.folder / TOKENIZER)
-            size = bpe.size(tokenizer)
-            np.save(self.folder / TOKEN_BYTES, bpe.token_bytes(tokenizer, self.vocab_size))
-            files = _hashes(self.folder)
-        self._write_manifest(counts, entries, leak, tallies, packing, files, size)
+            self._finish(counts, about)
+
+    def _finish(
+        self, counts: dict[str, dict[str, dict[str, int]]], about: dict[str, dict[str, Any]]
+    ) -> None:
+        """Shards of others, packed windows, and last the manifest."""
+        tokenizer = bpe.load(self.folder / TOKENIZER)
+        token_bytes = bpe.token_bytes(tokenizer, self.vocab_size)
+        np.save(self.folder / TOKEN_BYTES, token_bytes)
+        sources = {}
+        for name, source in self.recipe.sources.items():
+            if source.shards:
+                share = source.split.val_share
+                counts[name] = take_shards(source.shards, self.folder / name, share, token_bytes)
+                about[name] = {"shards": source.shards, **told_of_source([], split.Leak(0, 0), {})}
+            sources[name] = {
+                **counts[name],
+                "licence": source.licence,
+                "revision": source.revision,
+                **about[name],
+            }
+            if source.pack:
+                documents = counts[name]["train"].get("range")
+                prefix = self.folder / f"{name}-train"
+                sources[name]["packing"] = write_packing(prefix, self.block_tokens, documents)
+        write_manifest(
+            self.folder,
+            {
+                "recipe": self.recipe.name,
+                "not_comparable_because": differences(self.recipe, self.key, self.origins),
+                "vocab_size": max(self.vocab_size, bpe.size(tokenizer)),
+                "tokenizer_size": bpe.size(tokenizer),
+                "end_of_text": bpe.end_of_text(self.recipe.tokenizer, tokenizer),
+                "block_tokens": self.block_tokens,
+                "seed": self.seed,
+                "sources": sources,
+                "seconds": self.seconds,
+                "key": self.key,
+            },
+        )
 
     def _split(
         self, stores: dict[str, TextStore], tallies: dict[str, Tallies]
@@ -152,6 +191,7 @@ class Job:
         executor: Executor,
     ) -> None:
         target = self.folder / TOKENIZER
+        # There already: adopted, or trained by an earlier try.
         if target.is_file():
             return
         executor.submit(
@@ -180,9 +220,6 @@ class Job:
             samples.append((store.path, chosen, budgets[name]))
         return samples
 
-    def _end_of_text(self) -> str:
-        return bpe.end_of_text(self.recipe.tokenizer, bpe.load(self.folder / TOKENIZER))
-
     def _encode(
         self,
         stores: dict[str, TextStore],
@@ -192,7 +229,8 @@ class Job:
         told: Progress,
     ) -> dict[str, dict[str, dict[str, int]]]:
         path = self.folder / TOKENIZER
-        coding = encode.Coding.of(path, self._end_of_text(), self.vocab_size)
+        end_of_text = bpe.end_of_text(self.recipe.tokenizer, bpe.load(path))
+        coding = encode.Coding.of(path, end_of_text, self.vocab_size)
         counts: dict[str, dict[str, dict[str, int]]] = {}
         for name, store in stores.items():
             total = sum(e.length for part in entries[name].values() for e in part)
@@ -218,76 +256,6 @@ class Job:
                     )
         return counts
 
-    def _write_manifest(
-        self,
-        counts: dict[str, dict[str, dict[str, int]]],
-        entries: dict[str, dict[str, list[Entry]]],
-        leak: dict[str, split.Leak],
-        tallies: dict[str, Tallies],
-        packing: dict[str, dict[str, float | int]],
-        files: dict[str, dict[str, Any]],
-        tokenizer_size: int,
-    ) -> None:
-        reasons = self._differences()
-        sources = {}
-        for name, source in self.recipe.sources.items():
-            by_group = {e.group for e in entries[name]["val"]}
-            sources[name] = {
-                **counts[name],
-                "licence": source.licence,
-                "revision": source.revision,
-                "leak": {
-                    "share": round(leak[name].share, 5),
-                    "lines": leak[name].lines,
-                    "found": leak[name].found,
-                },
-                "steps": {step: tally.plain() for step, tally in tallies[name].items() if tally},
-                "packing": packing.get(name),
-                "val_groups": sorted(by_group)[:_LISTED_GROUPS],
-                "n_val_groups": len(by_group),
-                **self.origins[name].facts,
-            }
-        marks = "".join(
-            f"{name} {file['sha256']}\n"
-            for name, file in sorted(files.items())
-            if name.endswith((".bin", ".idx")) or name == TOKENIZER
-        )
-        manifest = {
-            "recipe": self.recipe.name,
-            "fingerprint": hashlib.sha256(marks.encode()).hexdigest(),
-            "comparable": not reasons,
-            "not_comparable_because": reasons,
-            "vocab_size": max(self.vocab_size, tokenizer_size),
-            "tokenizer_size": tokenizer_size,
-            "end_of_text": self._end_of_text(),
-            "block_tokens": self.block_tokens,
-            "seed": self.seed,
-            "sources": sources,
-            "files": files,
-            "seconds": self.seconds,
-            "machine": f"{platform.system()} {platform.machine()}",
-            "key": self.key,
-        }
-        text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str) + "\n"
-        # Last, and whole: it says that the rest is.
-        partial = self.folder / f"{MANIFEST}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, self.folder / MANIFEST)
-
-    def _differences(self) -> list[str]:
-        """Why figures on this text do not compare with those on the recipe's own."""
-        here = self.key["versions"]
-        reasons = [
-            f"{name} is {here[name] or 'missing'}, the recipe names {version}"
-            for name, version in self.recipe.versions.items()
-            if here[name] != version
-        ]
-        for name, origin in self.origins.items():
-            missing = [m for m in origin.facts.get("missing", []) if here.get(m, "") is not None]
-            if missing:
-                reasons.append(f"source {name}: nothing found of {', '.join(missing)}")
-        return reasons
-
 
 class _Adder:
     """Adds up what was done and tells it."""
@@ -305,28 +273,3 @@ def _fill(node: Any, path: str | None) -> Any:
     if isinstance(node, dict):
         return {name: _fill(value, path) for name, value in node.items()}
     return path if node == PATH_MARK else node
-
-
-def _nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
-    lost = "; ".join(
-        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}, first "
-        f"{tally.examples[next(iter(tally.dropped))][0][0]}"
-        for step, tally in tallies.items()
-        if tally.dropped
-    )
-    missing = ", ".join(origin.facts.get("missing", []))
-    why = f" (dropped by {lost})" if lost else f" (missing: {missing})" if missing else ""
-    return f"source {name}: no document is left{why}; check its origin and its steps"
-
-
-def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
-    files = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix in _PASSING:
-            continue
-        total = hashlib.sha256()
-        with open(path, "rb") as file:
-            while data := file.read(1 << 20):
-                total.update(data)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": total.hexdigest()}
-    return files

@@ -10,6 +10,9 @@ from torch.utils.data import IterableDataset, get_worker_info
 from plm.batch import IGNORE_INDEX, Batch
 from plm.data.order import Order, Windows
 from plm.errors import ConfigError
+from plm.phases import PlannedPhase
+
+_ROWS_AHEAD = 16_384
 
 
 class Stream(Protocol):
@@ -143,6 +146,7 @@ class Batches(IterableDataset):
                 )
         self.order, self.streams, self.micro = order, streams, micro_batch_size
         self.rank, self.world_size = rank, world_size
+        self._ahead: tuple[int, int, Windows] | None = None
         self.start_step = start_step
         self.end_step = order.plan.total_steps if end_step is None else end_step
 
@@ -159,11 +163,23 @@ class Batches(IterableDataset):
                         yield batch
             index += parts
 
+    def _windows(self, step: int, planned: PlannedPhase, share: int) -> Windows:
+        """This rank's rows of a step; made for many steps at once, which costs little more."""
+        first, last, found = self._ahead or (0, 0, None)
+        if found is None or not first <= step < last:
+            end = min(planned.first_step + planned.steps, self.end_step)
+            last = max(step + 1, min(step + max(1, _ROWS_AHEAD // share), end))
+            own = self.rank * share, (self.rank + 1) * share
+            first, found = step, self.order.windows_of(step, last - step, *own)
+            self._ahead = first, last, found
+        rows = slice((step - first) * share, (step - first + 1) * share)
+        return Windows(found.source[rows], found.offset[rows], found.epoch[rows], found.seq_len)
+
     def step(self, step: int) -> Iterator[Batch]:
         """This rank's micro-batches of one step."""
         planned = self.order.plan.at(step)
         share = planned.rows // self.world_size
-        windows = self.order.windows(step, self.rank * share, (self.rank + 1) * share)
+        windows = self._windows(step, planned, share)
         whole = assemble(self.streams, windows, planned.phase.isolate_documents)
         kept = int((whole["labels"] != IGNORE_INDEX).sum())
         source = torch.from_numpy(windows.source)

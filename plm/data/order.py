@@ -9,7 +9,9 @@ Source of the permutation: Luby & Rackoff (1988); cycle walking: Black & Rogaway
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
+from math import lcm
 
 import numpy as np
 
@@ -20,6 +22,7 @@ WEIGHT_UNITS = 1_000_000
 MIXTURE_PIECES = 64
 ROUNDS = 6
 _CARRY = 2**20
+_DENOMINATOR = 10_000
 
 
 def permute(index: np.ndarray, size: int, key: int) -> np.ndarray:
@@ -74,7 +77,8 @@ class Quotas:
     fraction of a window that a piece ends with carried on.
 
     Args:
-        pieces: shares by source of each piece, at a resolution of a millionth.
+        pieces: shares by source of each piece; exact where they are fractions of small numbers,
+            else at a resolution of a millionth.
         windows: of all pieces together; unused for a single one, which has no end.
     """
 
@@ -129,6 +133,13 @@ class Quotas:
 
 def _units(shares: Mapping[str, float]) -> list[int]:
     total = sum(shares.values())
+    exact = [Fraction(w / total).limit_denominator(_DENOMINATOR) for w in shares.values()]
+    near = all(
+        abs(float(e) - w / total) < 1e-12 for e, w in zip(exact, shares.values(), strict=True)
+    )
+    common = lcm(*(e.denominator for e in exact))
+    if near and sum(exact) == 1 and common <= WEIGHT_UNITS:
+        return [int(e * common) for e in exact]
     return [max(1, round(w / total * WEIGHT_UNITS)) if w > 0 else 0 for w in shares.values()]
 
 
@@ -212,15 +223,20 @@ class Order:
 
     def windows(self, step: int, first: int = 0, last: int | None = None) -> Windows:
         """Rows [first, last) of the step's global batch, all by default."""
+        return self.windows_of(step, 1, first, last)
+
+    def windows_of(self, step: int, steps: int, first: int = 0, last: int | None = None) -> Windows:
+        """Rows [first, last) of each of so many steps, all of one phase, one step after another."""
         index = self.plan.phases.index(self.plan.at(step))
         planned, quotas, start = self.plan.phases[index], self._quotas[index], self._starts[index]
         last = planned.rows if last is None else last
-        base = (step - planned.first_step) * planned.rows
-        counts = quotas.counts(np.arange(base + first, base + last + 1, dtype=np.int64))
-        local = np.diff(counts, axis=0).argmax(axis=1)
-        nth = np.take_along_axis(counts[:-1], local[:, None], axis=1)[:, 0]
+        base = (step - planned.first_step + np.arange(steps, dtype=np.int64)) * planned.rows
+        place = (base[:, None] + np.arange(first, last, dtype=np.int64)).reshape(-1)
+        counts = quotas.counts(place)
+        local = (quotas.counts(place + 1) - counts).argmax(axis=1)
+        nth = np.take_along_axis(counts, local[:, None], axis=1)[:, 0]
         seq_len = planned.phase.seq_len
-        source, offset, epoch = (np.zeros(last - first, dtype=np.int64) for _ in range(3))
+        source, offset, epoch = (np.zeros(len(place), dtype=np.int64) for _ in range(3))
         for k in np.unique(local):
             name, rows = quotas.names[k], local == k
             at = start[name] + nth[rows] * seq_len

@@ -60,18 +60,21 @@ def pack(lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     return bins, order[by_window]
 
 
-def write_packing(prefix: Path, size: int) -> dict[str, float | int]:
+def write_packing(
+    prefix: Path, size: int, documents: tuple[int, int] | None = None
+) -> dict[str, float | int]:
     """Pack a dataset's documents and keep the index beside it.
 
     Args:
         prefix: of the dataset.
         size: of a window.
+        documents: range of the documents that are taken; None: all.
     Returns:
         windows, their size, the share of their places that hold text, documents that are too long.
     """
-    lengths = np.diff(IndexedDataset(prefix).doc_starts)
-    bins, documents = pack(lengths, size)
-    for end, array in ((BINS, bins), (DOCUMENTS, documents)):
+    lengths = np.diff(IndexedDataset(prefix, documents).doc_starts)
+    bins, packed = pack(lengths, size)
+    for end, array in ((BINS, bins), (DOCUMENTS, packed)):
         path = prefix.with_name(f"{prefix.name}.{end}")
         with disk_errors(path):
             np.save(path, array)
@@ -79,7 +82,7 @@ def write_packing(prefix: Path, size: int) -> dict[str, float | int]:
     return {
         "windows": windows,
         "size": size,
-        "utilisation": round(float(lengths[documents].sum()) / max(1, windows * size), 5),
+        "utilisation": round(float(lengths[packed].sum()) / max(1, windows * size), 5),
         "too_long": int((lengths > size).sum()),
     }
 

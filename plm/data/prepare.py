@@ -25,8 +25,8 @@ from plm.errors import ConfigError, Unfinished
 _HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
-    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing", "job",
-    "tally",
+    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing",
+    "shards", "job", "manifest", "tally",
 )  # fmt: skip
 
 
@@ -169,6 +169,7 @@ def _key(
 def _paths(source: Source) -> Iterator[str]:
     """What a source's settings name that lies on this disk: its files, and evaluation sets."""
     waiting: list[Any] = [source.origin, source.steps]
+    yield from (f"{prefix}{end}" for prefix in source.shards.values() for end in (".bin", ".idx"))
     while waiting:
         node = waiting.pop()
         if isinstance(node, dict | list):
@@ -212,6 +213,7 @@ def _code_hash(recipe: Recipe) -> str:
         Path(inspect.getsourcefile(locate(choice["_target_"])) or __file__)
         for source in recipe.sources.values()
         for choice in (source.origin, *source.steps)
+        if choice
     ]
     while waiting:
         file = waiting.pop()

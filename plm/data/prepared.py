@@ -55,8 +55,11 @@ class Prepared:
         self.tokenizer_path = self.folder / TOKENIZER
         self.end_of_text: str = self.manifest["end_of_text"]
         self.sources = {
-            source: {split: IndexedDataset(self.prefix(source, split)) for split in SPLITS}
-            for source in self.manifest["sources"]
+            source: {
+                split: IndexedDataset(self.prefix(source, split), about[split].get("range"))
+                for split in SPLITS
+            }
+            for source, about in self.manifest["sources"].items()
         }
         self.packed = [n for n, s in self.manifest["sources"].items() if s.get("packing")]
         self.streams: dict[str, IndexedDataset | PackedStream] = {
@@ -83,8 +86,11 @@ class Prepared:
         return self.folder / f"{source}-{split}"
 
     def document_name(self, source: str, split: str, index: int) -> str:
-        """Name of document `index` of a shard."""
-        return _names(self.prefix(source, split))[index]
+        """Name of document `index` of a shard; a number where the shard came without names."""
+        names = _names(self.prefix(source, split))
+        return (
+            names[index] if names else f"document {self.sources[source][split].first_doc + index}"
+        )
 
     @property
     def comparable(self) -> bool:
@@ -94,5 +100,5 @@ class Prepared:
 
 @lru_cache(maxsize=8)
 def _names(prefix: Path) -> list[str]:
-    text = prefix.with_name(prefix.name + ".names").read_text(encoding="utf-8")
-    return text.split("\n")[:-1]
+    path = prefix.with_name(prefix.name + ".names")
+    return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []

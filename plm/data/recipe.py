@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from plm.config import check_targets
+from plm.data.shards import check_shards
 from plm.data.tokenizer import PATTERNS
 from plm.errors import ConfigError
 
@@ -45,7 +46,9 @@ class Source:
     """One source.
 
     Attributes:
-        origin: `_target_` call that returns an Origin.
+        origin: `_target_` call that returns an Origin; empty with `shards`.
+        shards: in its place: paths of Megatron datasets made elsewhere, `train` and perhaps `val`,
+            with the tokenizer of the recipe.
         licence: of the text; "per distribution" where the manifest lists them.
         revision: of the data set, or what fixes it.
         steps: `_target_` calls, run in this order.
@@ -56,9 +59,10 @@ class Source:
         published_tokens: size of the whole set as its makers give it, for plans; None: not known.
     """
 
-    origin: dict[str, Any]
     licence: str
     revision: str
+    origin: dict[str, Any] = field(default_factory=dict)
+    shards: dict[str, str] = field(default_factory=dict)
     steps: list[dict[str, Any]] = field(default_factory=list)
     split: Split = Split()
     tokenizer_weight: float = 1.0
@@ -194,14 +198,21 @@ def _source(node: Any, file: Path, key: str) -> Source:
     if isinstance(node, dict) and "split" in node:
         node = {**node, "split": _make(Split, node["split"], file, f"{key}.split")}
     source = _make(Source, node, file, key)
-    try:
-        check_targets(source.origin, f"{key}.origin")
-        check_targets(source.steps, f"{key}.steps")
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error
-    for name, choice in [("origin", source.origin), *(("steps", step) for step in source.steps)]:
+    if bool(source.origin) == bool(source.shards):
+        raise ConfigError(f"{file}: {key} needs either origin or shards")
+    if source.shards:
+        check_shards(source.shards, f"{file}: {key}.shards")
+        if source.steps:
+            raise ConfigError(f"{file}: {key}.steps clean text, and shards hold none")
+    choices = [("origin", source.origin)] if source.origin else []
+    choices += [("steps", step) for step in source.steps]
+    for name, choice in choices:
         if not isinstance(choice, dict) or "_target_" not in choice:
             raise ConfigError(f"{file}: {key}.{name} needs a _target_, got {choice!r}")
+        try:
+            check_targets(choice, f"{key}.{name}")
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
     split = source.split
     if split.by not in SPLITS:
         raise ConfigError(f"{file}: {key}.split.by={split.by}: one of {', '.join(SPLITS)}")

@@ -76,6 +76,22 @@ def test_a_mixture_that_changes_by_hand() -> None:
     assert plan.phases[0].shares() == {"a": 0.5, "b": 0.5}
 
 
+def test_shares_that_are_fractions_are_exact() -> None:
+    """Seventeenths at 10^9 windows; in millionths they were off by dozens."""
+    quotas = Quotas([{"a": 3 / 17, "b": 5 / 17, "c": 9 / 17}])
+    counts = quotas.counts(np.array([10**9]))[0]
+    assert np.abs(counts - np.array([3, 5, 9]) * 10**9 / 17).max() <= 1
+
+
+def test_many_steps_at_once_are_the_single_ones() -> None:
+    plan = Plan.read({"x": phase(6400, 8, {"a": 1, "c": 2}), "y": phase(640, 8, {"c": 1})})
+    order = Order(plan, TOKENS, 32, seed=5)
+    many = order.windows_of(3, 7, 2, 5)
+    single = [order.windows(step, 2, 5) for step in range(3, 10)]
+    for name in ("source", "offset", "epoch"):
+        assert (getattr(many, name) == np.concatenate([getattr(s, name) for s in single])).all()
+
+
 def test_quotas_at_a_trillion_windows() -> None:
     quotas = Quotas([{"a": 0.3, "b": 0.25, "c": 0.45}])
     counts = quotas.counts(np.array([10**12, 10**12 + 1]))

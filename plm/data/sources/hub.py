@@ -15,7 +15,7 @@ def hub(
     config: str | None = None,
     data_dir: str | None = None,
     split: str = "train",
-    field: str = "text",
+    fields: list[str] | None = None,
     max_bytes: int,
     streaming: bool = True,
 ) -> Origin:
@@ -27,7 +27,7 @@ def hub(
         config: of the data set, where it has several.
         data_dir: folder of the data set that is taken, where it has several.
         split: of the data set.
-        field: that holds the text.
+        fields: what to take from a row, joined by an empty line; "text".
         max_bytes: of text, after which reading stops.
         streaming: False downloads the whole set first, into `datasets`' own cache.
     Raises:
@@ -35,7 +35,7 @@ def hub(
         DataError: on reading: a row has no such field.
     """
     facts = {"config": config, "data_dir": data_dir, "revision": revision, "split": split}
-    rows = _Rows(dataset, {**facts, "streaming": streaming}, field, max_bytes)
+    rows = _Rows(dataset, {**facts, "streaming": streaming}, tuple(fields or ["text"]), max_bytes)
     return Origin(rows, as_it_is, text_size, {"dataset": dataset, **facts})
 
 
@@ -45,14 +45,16 @@ class _Rows:
 
     dataset: str
     settings: dict[str, Any]
-    field: str
+    fields: tuple[str, ...]
     max_bytes: int
 
     def __iter__(self) -> Iterator[Document]:
-        return _rows(self.dataset, self.settings, self.field, self.max_bytes)
+        return _rows(self.dataset, self.settings, self.fields, self.max_bytes)
 
 
-def _rows(dataset: str, settings: dict[str, Any], field: str, max_bytes: int) -> Iterator[Document]:
+def _rows(
+    dataset: str, settings: dict[str, Any], fields: tuple[str, ...], max_bytes: int
+) -> Iterator[Document]:
     from datasets import load_dataset
 
     left, number = max_bytes, 0
@@ -64,12 +66,13 @@ def _rows(dataset: str, settings: dict[str, Any], field: str, max_bytes: int) ->
             **{k: v for k, v in settings.items() if k != "config" and v is not None},
         )
         for number, row in enumerate(stream):
-            text = row.get(field)
-            if not isinstance(text, str):
-                raise DataError(
-                    f"{dataset}, row {number}: no text in field {field!r}; the row has "
-                    f"{', '.join(row)}"
-                )
+            for field in fields:
+                if not isinstance(row.get(field), str):
+                    raise DataError(
+                        f"{dataset}, row {number}: no text in field {field!r}; the row has "
+                        f"{', '.join(row)}"
+                    )
+            text = "\n\n".join(row[field] for field in fields)
             yield Document(text, f"{dataset}/{split}/{number}", f"{dataset}/{number}")
             left -= len(text.encode())
             if left <= 0:

@@ -12,7 +12,7 @@ def test_rows_until_the_bytes_are_reached(tmp_path):
     rows = "".join(json.dumps({"body": "x" * 40 + str(i)}) + "\n" for i in range(9))
     (tmp_path / "train.jsonl").write_text(rows)
     settings = {"revision": "main", "max_bytes": 100}
-    documents = list(hub(str(tmp_path), field="body", **settings))
+    documents = list(hub(str(tmp_path), fields=["body"], **settings))
     assert [d.text[-1] for d in documents] == ["0", "1", "2"]
     assert len({d.name for d in documents}) == 3
     with pytest.raises(DataError, match="row 0: no text in field 'text'; the row has body"):
