@@ -15,7 +15,7 @@ from plm.data import tokenizer as bpe
 from plm.data.documents import disk_errors
 from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
 from plm.data.pool import ordered, portions
-from plm.data.textstore import Entry, TextStore, opened, read_texts
+from plm.data.textstore import Entry, TextFile, TextStore, opened, read_texts
 
 _PORTION = 1_000_000
 _SEGMENT = 100_000
@@ -154,7 +154,7 @@ def _segments(
             yield start, stop - start, True
 
 
-def _safe_cut(data: bytes, position: int, stop: int) -> int:
+def _safe_cut(data: TextFile, position: int, stop: int) -> int:
     """The next place after a newline that stands between two visible ASCII characters.
 
     There every pattern of `tokenizer.PATTERNS` cuts, whatever else the text holds.
@@ -163,7 +163,8 @@ def _safe_cut(data: bytes, position: int, stop: int) -> int:
         found = data.find(b"\n", position, stop - 1)
         if found < 0:
             return stop
-        if 0x20 < data[found - 1] < 0x7F and 0x20 < data[found + 1] < 0x7F:
+        before, _, after = data.read(found - 1, 3)
+        if 0x20 < before < 0x7F and 0x20 < after < 0x7F:
             return found + 1
         position = found + 1
 
@@ -177,7 +178,7 @@ def _encode(task: tuple) -> tuple[bytes, list[tuple[int, bool]], int]:
     path, segments, coding, dtype = task
     encoder = _encoder(coding.path, os.stat(coding.path).st_mtime_ns, coding.vocab_size)
     with opened(path) as data:
-        texts = [data[start : start + length].decode() for start, length, _ in segments]
+        texts = [data.read(start, length).decode() for start, length, _ in segments]
     end = np.array([coding.end], dtype=np.int32)
     parts, lengths = [], []
     for ids, (_, _, ends) in zip(encoder.encode_batch(texts), segments, strict=True):

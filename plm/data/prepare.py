@@ -26,7 +26,7 @@ _HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
     "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing",
-    "shards", "job", "manifest", "tally",
+    "shards", "signatures", "job", "manifest", "tally",
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Where cleaned documents wait: a file of text a source, so that memory need not hold them."""
 
-import mmap
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from plm.data.journal import Journal
 from plm.data.tally import Tallies, Tally
 
 _PART = 4_000_000
+_BLOCK = 1 << 16
 
 
 class Entry(NamedTuple):
@@ -99,6 +100,8 @@ class TextStore:
             self.complete = True
             return
         for length, name, group in record["documents"]:
+            # Often the same text: kept once.
+            group = name if group == name else group
             self.entries.append(Entry(self.n_bytes, length, name, group))
             self.n_bytes += length
         for step, plain in record["tallies"].items():
@@ -176,14 +179,41 @@ def read_texts(path: Path, entries: Iterable[Entry]) -> Iterator[str]:
     """Stretches of a store's file, in the order asked for."""
     with opened(path) as data:
         for entry in entries:
-            yield data[entry.start : entry.start + entry.length].decode()
+            yield data.read(entry.start, entry.length).decode()
+
+
+class TextFile:
+    """A store's file for reading, without ever holding or mapping more of it than is asked for.
+
+    A map would count as this process's memory for as long as it lasts.
+    """
+
+    def __init__(self, file: Any, size: int) -> None:
+        self._descriptor, self._size = file.fileno(), size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def read(self, start: int, length: int) -> bytes:
+        """`length` bytes from byte `start` on."""
+        parts = []
+        while length > 0 and (part := os.pread(self._descriptor, length, start)):
+            parts.append(part)
+            start, length = start + len(part), length - len(part)
+        return b"".join(parts)
+
+    def find(self, byte: bytes, start: int, stop: int) -> int:
+        """The first place of one byte in [start, stop), or -1."""
+        while start < stop:
+            part = self.read(start, min(_BLOCK, stop - start))
+            if (found := part.find(byte)) >= 0:
+                return start + found
+            start += max(1, len(part))
+        return -1
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """The file's bytes, mapped; an empty file gives empty bytes."""
-    if path.stat().st_size == 0:
-        yield b""
-        return
-    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        yield data
+def opened(path: Path) -> Iterator[TextFile]:
+    """The file, for reading."""
+    with open(path, "rb") as file:
+        yield TextFile(file, os.fstat(file.fileno()).st_size)

@@ -13,7 +13,10 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
+
 from plm.data.documents import Document
+from plm.data.signatures import SignatureIndex
 from plm.data.tally import Tally
 from plm.errors import ConfigError
 
@@ -53,19 +56,18 @@ def near_dedup(
             f"near_dedup: bands={bands} must divide permutations={permutations}, and "
             f"threshold={threshold} must be in (0, 1]"
         )
-    from rensa import RMinHash, RMinHashLSH
+    from rensa import RMinHash
 
-    index = RMinHashLSH(threshold=threshold, num_perm=permutations, num_bands=bands)
-    kept = []
+    index = SignatureIndex(permutations, bands)
     for document in documents:
-        signature = RMinHash(num_perm=permutations, seed=_SEED)
+        made = RMinHash(num_perm=permutations, seed=_SEED)
         for block in shingles(document.text, ngram):
-            signature.update(block)
-        if any(kept[i].jaccard(signature) >= threshold for i in index.query(signature)):
+            made.update(block)
+        signature = np.array(made.digest(), dtype=np.uint32).tobytes()
+        if any(share >= threshold for share in index.similar(signature)):
             tally.drop("near duplicate", document.name, document.text)
             continue
-        index.insert(len(kept), signature)
-        kept.append(signature)
+        index.add(signature)
         yield document
 
 
