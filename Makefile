@@ -62,7 +62,7 @@ loss-compare: $(READY) ## Compare 50 steps' losses of two commits: A=<commit> B=
 
 clean: ## Delete caches and build leftovers; runs, data and the environment stay
 	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
-	@find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -type d -not -path './.venv*' -prune -exec rm -rf {} +
 
 # pycosat comes first because it alone is compiled: without a compiler this stops within seconds.
 $(READY): requirements.lock pyproject.toml

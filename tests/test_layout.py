@@ -23,7 +23,9 @@ METHOD_GROUPS = (
     "model/embedding model/head model/linear model/matmul model/mlp model/norm"
 ).split()
 LEFTOVERS = set("build data dist runs wandb".split())
-HIDDEN = set("node_modules __pycache__ .git .hypothesis .pytest_cache .ruff_cache .venv".split())
+HIDDEN = set(
+    "node_modules __pycache__ .git .hypothesis .pytest_cache .ruff_cache .venv .venv-peers".split()
+)
 # Put together here, so that this file does not hold what it looks for.
 OPEN_WORK = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3)) + r")\b")
 MACHINE_PATH = re.compile(r"(?<![\w.\-/])/(?:" + "|".join(("work", "root", "home")) + r")/")

@@ -16,7 +16,7 @@ import numpy as np
 
 from plm.data.indexed import IndexedDataset
 from plm.data.prepared import Prepared
-from plm.data.tokenizer import END_OF_TEXT, load
+from plm.data.tokenizer import load
 
 CACHE = "ngrams.json"
 # About a hundred bytes a token are held while they are counted.
@@ -34,7 +34,7 @@ def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
     cache = prepared.folder / CACHE
     if cache.is_file():
         return json.loads(cache.read_text(encoding="utf-8"))
-    end = load(prepared.tokenizer_path).token_to_id(END_OF_TEXT)
+    end = load(prepared.tokenizer_path).token_to_id(prepared.end_of_text)
     found = {
         name: baselines(parts["train"], parts["val"], prepared.vocab_size, end)
         for name, parts in prepared.sources.items()

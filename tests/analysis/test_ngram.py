@@ -148,12 +148,13 @@ def test_lookup():
 
 
 def test_kept_beside_the_shards(tmp_path):
+    from plm.data import tokenizer as bpe
+
     class Made:
         folder = tmp_path
         vocab_size = 13
         tokenizer_path = tmp_path / "tokenizer.json"
-
-    from plm.data import tokenizer as bpe
+        end_of_text = bpe.END_OF_TEXT
 
     made = bpe.train(["text"], vocab_size=300, special_tokens=[bpe.END_OF_TEXT])
     bpe.save(made, Made.tokenizer_path)
