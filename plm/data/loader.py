@@ -1,6 +1,7 @@
 """Micro-batches of one rank from memory-mapped shards, in the order of `plm.data.order`."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -58,9 +59,13 @@ def assemble(streams: list[Stream], windows: Windows, isolate: bool) -> dict[str
     if isolate:
         found |= _isolated(np.concatenate(begins, axis=1), labels)
     else:
-        place = np.arange(seq_len, dtype=np.int64)
-        found["positions"] = np.broadcast_to(place, (rows, seq_len)).copy()
+        found["positions"] = _counting(rows, seq_len)
     return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+@lru_cache(maxsize=8)
+def _counting(rows: int, seq_len: int) -> np.ndarray:
+    return np.tile(np.arange(seq_len, dtype=np.int64), (rows, 1))
 
 
 def _starts(doc_starts: np.ndarray, offsets: np.ndarray, rows: np.ndarray, size: int) -> np.ndarray:
@@ -96,6 +101,14 @@ def _isolated(starts: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
         "positions": positions.reshape(rows, seq_len),
         "doc_ids": doc_ids.reshape(rows, seq_len),
     }
+
+
+def _kept(found: dict[str, torch.Tensor], streams: list[Stream]) -> int:
+    """Labels that take part."""
+    labels = found["labels"]
+    if "doc_ids" not in found and not any(hasattr(stream, "filled") for stream in streams):
+        return labels.numel()
+    return int((labels != IGNORE_INDEX).sum())
 
 
 def cumulative_lengths(positions: torch.Tensor) -> torch.Tensor:
@@ -181,11 +194,11 @@ class Batches(IterableDataset):
         share = planned.rows // self.world_size
         windows = self._windows(step, planned, share)
         whole = assemble(self.streams, windows, planned.phase.isolate_documents)
-        kept = int((whole["labels"] != IGNORE_INDEX).sum())
+        kept = _kept(whole, self.streams)
         source = torch.from_numpy(windows.source)
         for low in range(0, share, self.micro):
             part = slice(low, min(low + self.micro, share))
-            tensors = {name: value[part] for name, value in whole.items()}
+            tensors = whole if share <= self.micro else {n: t[part] for n, t in whole.items()}
             isolated = planned.phase.isolate_documents
             yield Batch(
                 **tensors,
