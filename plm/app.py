@@ -31,10 +31,7 @@ def settle(config: Any) -> dict[str, Any]:
     settings = plain(config)
     trust(settings.get("trust") or [])
     if settings["data"].get("path"):
-        settings["data"] |= {"recipe": OWN_TEXT, "path": str(Path(settings["data"]["path"]))}
-        for phase in settings["phases"].values():
-            if phase is not None:
-                phase |= {"mixture": {OWN_TEXT: 1.0}, "mixture_to": {}, "temperature": 1.0}
+        _take_path(settings)
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
     longest = Plan.read(settings["phases"]).max_seq_len
@@ -45,6 +42,21 @@ def settle(config: Any) -> dict[str, Any]:
         )
     check_parts(settings)
     return settings
+
+
+def _take_path(settings: dict[str, Any]) -> None:
+    """The user's own text: by the recipe text, unless the chosen one reads a path itself."""
+    from plm.data.recipe import load_recipe
+
+    data = settings["data"]
+    data["path"] = str(Path(data["path"]))
+    if not load_recipe(data["recipe"]).takes_path:
+        data["recipe"] = OWN_TEXT
+    sources = load_recipe(data["recipe"]).sources
+    for phase in settings["phases"].values():
+        if phase is not None and not set(phase.get("mixture") or {}) <= set(sources):
+            even = dict.fromkeys(sources, 1.0)
+            phase |= {"mixture": even, "mixture_to": {}, "temperature": 1.0}
 
 
 def check_parts(settings: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from plm.data import tokenizer as bpe
 from plm.data.documents import Document
-from plm.data.encode import write_shard
+from plm.data.encode import Coding, write_shard
 from plm.data.indexed import IndexedDataset
 from plm.data.pool import pool
 from plm.data.textstore import Entry, TextStore, read_texts
@@ -84,8 +84,7 @@ def ours(contest: Contest, workers: int) -> Callable[[], list[np.ndarray]]:
             contest.store,
             contest.store.entries,
             folder / "shard",
-            tokenizer,
-            contest.vocab_size,
+            Coding.of(tokenizer, bpe.END_OF_TEXT, contest.vocab_size),
             executor,
             ahead,
             lambda n_bytes: None,

@@ -169,7 +169,7 @@ def row_lines(
         decode: ids to text.
         paint: colours a text.
     """
-    from plm.data.trace import name_of, parts
+    from plm.data.trace import FILLED, name_of, parts
 
     name, offset = data.order.names[windows.source[row]], int(windows.offset[row])
     stream = data.streams[windows.source[row]]
@@ -185,6 +185,8 @@ def row_lines(
         last = part.offset + part.stop - part.start - 1
         where = f"tokens {part.offset:,} to {last:,} of 0 to {part.length - 1:,}"
         yield "  " + paint(_line(f"{document}, {where}"), f"{_BOLD};{color}")
+        if document == FILLED:
+            continue
         ids = stream.tokens(offset + part.start, part.stop - part.start).tolist()
         for line in harmless(decode(ids, skip_special_tokens=False)).split("\n"):
             yield "  | " + paint(line, color)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from plm.data.documents import Origin
-from plm.data.prepared import MANIFEST, TOKENIZER
+from plm.data.prepared import MANIFEST, TOKENIZER, digest_of
 from plm.data.recipe import Recipe
 from plm.data.split import Leak
 from plm.data.tally import Tallies
@@ -90,9 +90,5 @@ def _hashes(folder: Path) -> dict[str, dict[str, Any]]:
     for path in sorted(folder.iterdir()):
         if path.suffix in PASSING:
             continue
-        total = hashlib.sha256()
-        with open(path, "rb") as file:
-            while data := file.read(1 << 20):
-                total.update(data)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": total.hexdigest()}
+        files[path.name] = {"bytes": path.stat().st_size, "sha256": digest_of(path)}
     return files

@@ -1,5 +1,6 @@
 """A prepared recipe on disk: shards, tokenizer, manifest."""
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,8 @@ class Prepared:
         token_bytes: [vocab_size] int32, bytes of text an id stands for; 0 for special and unused.
 
     Raises:
-        DataError: a file is missing or has another size than the manifest says.
+        DataError: a file is missing, or is not what the manifest says. Content is looked at where a
+            file is younger than the manifest; sizes always.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -48,7 +50,7 @@ class Prepared:
             raise DataError(
                 f"{file}: damaged ({error}); delete the folder and run again"
             ) from error
-        self._check_sizes()
+        self._check_files()
         self.fingerprint: str = self.manifest["fingerprint"]
         self.vocab_size: int = self.manifest["vocab_size"]
         self.block_tokens: int = self.manifest["block_tokens"]
@@ -70,7 +72,8 @@ class Prepared:
         }
         self.token_bytes = np.load(self.folder / TOKEN_BYTES)
 
-    def _check_sizes(self) -> None:
+    def _check_files(self) -> None:
+        written = (self.folder / MANIFEST).stat().st_mtime
         for name, file in self.manifest["files"].items():
             path = self.folder / name
             size = path.stat().st_size if path.is_file() else None
@@ -79,6 +82,11 @@ class Prepared:
                 raise DataError(
                     f"{path}: {found}, the manifest says {file['bytes']}; delete the folder "
                     f"{self.folder} and run again"
+                )
+            if path.stat().st_mtime > written and digest_of(path) != file["sha256"]:
+                raise DataError(
+                    f"{path}: changed after it was prepared; delete the folder {self.folder} and "
+                    "run again"
                 )
 
     def prefix(self, source: str, split: str) -> Path:
@@ -96,6 +104,15 @@ class Prepared:
     def comparable(self) -> bool:
         """Whether figures on this text compare with those on the recipe's own versions."""
         return self.manifest["comparable"]
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file, hex."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while data := file.read(1 << 20):
+            total.update(data)
+    return total.hexdigest()
 
 
 @lru_cache(maxsize=8)

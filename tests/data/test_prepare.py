@@ -278,6 +278,18 @@ def test_text_that_reads_like_a_special_token_ends_nothing(make_recipe, tmp_path
 
 def test_damage_is_found_on_opening(tiny, tmp_path):
     made = again(tiny, tmp_path)
+    path = made.folder / "again-train.bin"
+    content = bytearray(path.read_bytes())
+    later = (made.folder / "manifest.json").stat().st_mtime + 10
+    os.utime(path, (later, later))
+    assert Prepared(made.folder).fingerprint == made.fingerprint
+    content[-2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, (later, later))
+    with pytest.raises(DataError, match=r"again-train\.bin: changed after it was prepared; delete"):
+        Prepared(made.folder)
+    content[-2] ^= 1
+    path.write_bytes(content)
     with open(made.folder / "text-train.bin", "ab") as file:
         file.write(b"\0")
     with pytest.raises(DataError, match=r"text-train\.bin: has \d+ bytes, the manifest says \d+"):
