@@ -17,7 +17,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plm.errors import ConfigError, PlmError
+# The checkout need not be installed: its root is not where Python looks for a script's imports.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from plm.errors import PlmError
+from scripts.arguments import read
 
 DEFAULTS: dict[str, Any] = {
     "recipe": "embedded",
@@ -30,35 +34,6 @@ DEFAULTS: dict[str, Any] = {
     "ngrams": False,
 }
 _NUMBERS = ("vocab_size", "block_tokens", "seed", "workers")
-
-
-def settings(arguments: list[str]) -> dict[str, Any]:
-    """The defaults, with the key=value arguments over them.
-
-    Raises:
-        ConfigError: an unknown key, or a value of the wrong kind.
-    """
-    from difflib import get_close_matches
-
-    chosen = dict(DEFAULTS)
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or key not in DEFAULTS:
-            near = get_close_matches(key, DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(DEFAULTS)}"
-            raise ConfigError(f"unknown setting {argument!r}; {hint}")
-        if key in _NUMBERS:
-            try:
-                chosen[key] = int(value.replace("_", ""))
-            except ValueError as error:
-                raise ConfigError(f"{key}={value} is not a whole number") from error
-        elif key == "ngrams":
-            if value.lower() not in ("true", "false"):
-                raise ConfigError(f"ngrams={value} must be true or false")
-            chosen[key] = value.lower() == "true"
-        else:
-            chosen[key] = value
-    return chosen
 
 
 def show(what: str, done: int, total: int | None) -> None:
@@ -106,7 +81,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     try:
-        chosen = settings(arguments)
+        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, flags=("ngrams",))
         from plm.data.prepare import prepare
         from plm.data.recipe import load_recipe
 

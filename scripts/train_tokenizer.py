@@ -35,6 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from plm.errors import ConfigError, PlmError
+from scripts.arguments import read
 
 DEFAULTS: dict[str, Any] = {
     "recipe": "embedded",
@@ -59,34 +60,6 @@ CHATML = (
 """Turns as ChatML writes them."""
 
 _UNLIMITED = int(1e30)
-
-
-def settings(arguments: list[str]) -> dict[str, Any]:
-    """The defaults, with the key=value arguments over them.
-
-    Raises:
-        ConfigError: an unknown key, or a value of the wrong kind.
-    """
-    from difflib import get_close_matches
-
-    chosen = dict(DEFAULTS)
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or key not in DEFAULTS:
-            near = get_close_matches(key, DEFAULTS, n=1)
-            hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(DEFAULTS)}"
-            raise ConfigError(f"unknown setting {argument!r}; {hint}")
-        if key in _NUMBERS:
-            try:
-                chosen[key] = int(value.replace("_", ""))
-            except ValueError as error:
-                raise ConfigError(f"{key}={value} is not a whole number") from error
-        elif key == "special_tokens":
-            items = value.removeprefix("[").removesuffix("]").split(",")
-            chosen[key] = [item.strip().strip("\"'") for item in items if item.strip()]
-        else:
-            chosen[key] = value
-    return chosen
 
 
 def run(chosen: dict[str, Any]) -> str:
@@ -256,7 +229,8 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     try:
-        text = run(settings(arguments))
+        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, lists=("special_tokens",))
+        text = run(chosen)
         _show("")
         print(text)
     except PlmError as error:

@@ -1,0 +1,49 @@
+"""Settings of the small command lines: key=value, over defaults."""
+
+from collections.abc import Collection
+from typing import Any
+
+from plm.errors import ConfigError
+
+
+def read(
+    arguments: list[str],
+    defaults: dict[str, Any],
+    *,
+    numbers: Collection[str] = (),
+    flags: Collection[str] = (),
+    lists: Collection[str] = (),
+) -> dict[str, Any]:
+    """The defaults, with the key=value arguments over them.
+
+    Args:
+        arguments: of the command line.
+        defaults: every key that there is.
+        numbers, flags, lists: keys whose values are whole numbers, true or false, [a,b,c].
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong kind.
+    """
+    from difflib import get_close_matches
+
+    chosen = dict(defaults)
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or key not in defaults:
+            near = get_close_matches(key, defaults, n=1)
+            hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(defaults)}"
+            raise ConfigError(f"unknown setting {argument!r}; {hint}")
+        if key in numbers:
+            try:
+                chosen[key] = int(value.replace("_", ""))
+            except ValueError as error:
+                raise ConfigError(f"{key}={value} is not a whole number") from error
+        elif key in flags:
+            if value.lower() not in ("true", "false"):
+                raise ConfigError(f"{key}={value} must be true or false")
+            chosen[key] = value.lower() == "true"
+        elif key in lists:
+            items = value.removeprefix("[").removesuffix("]").split(",")
+            chosen[key] = [item.strip().strip("\"'") for item in items if item.strip()]
+        else:
+            chosen[key] = value
+    return chosen
