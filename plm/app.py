@@ -49,7 +49,7 @@ def _take_path(settings: dict[str, Any]) -> None:
     from plm.data.recipe import load_recipe
 
     data = settings["data"]
-    data["path"] = str(Path(data["path"]))
+    data["path"] = str(Path(str(data["path"])))
     if not load_recipe(data["recipe"]).takes_path:
         data["recipe"] = OWN_TEXT
     sources = load_recipe(data["recipe"]).sources

@@ -32,6 +32,8 @@ def locate(target: str, key: str = "_target_") -> Any:
     Raises:
         ConfigError: it lies outside the trusted packages, is only imported there, or is missing.
     """
+    if not isinstance(target, str):
+        raise ConfigError(f"{key}={target!r} must be the name of a class or function")
     if not _inside(target):
         raise ConfigError(
             f"{key}={target} lies outside {', '.join(_TRUSTED)}; to allow a package of your own "

@@ -82,6 +82,11 @@ def read_phase(name: str, settings: Mapping[str, Any]) -> Phase:
         ConfigError: a key or value that cannot work.
     """
     where = f"phases.{name}"
+    for key in ("", "mixture", "mixture_to", "rate"):
+        node = settings.get(key) if key else settings
+        if node is not None and not isinstance(node, Mapping):
+            at = f"{where}.{key}" if key else where
+            raise ConfigError(f"{at}={node!r} must be a mapping")
     _check_keys(settings, Phase, where)
     needed = ("tokens", "seq_len", "global_batch_tokens", "mixture", "rate")
     missing = [key for key in needed if settings.get(key) is None]

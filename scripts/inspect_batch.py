@@ -190,7 +190,8 @@ def row_lines(
         ids = stream.tokens(offset + part.start, part.stop - part.start).tolist()
         for line in harmless(decode(ids, skip_special_tokens=False)).split("\n"):
             yield "  | " + paint(line, color)
-    if isolated and parts(stream, offset + windows.seq_len, 1)[0].offset == 0:
+    behind = parts(stream, offset + windows.seq_len, 1)
+    if isolated and not (behind and behind[0].offset):
         yield paint("  ---- boundary after the window: its last label is dropped", _DIM)
 
 

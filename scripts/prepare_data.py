@@ -11,6 +11,7 @@ Settings, as key=value:
     seed          of the split and of the order of documents (0)
     workers       processes (the cores)
     ngrams        true: also count the n-gram baselines (false)
+    trust         [mylab]: packages of your own that the recipe's steps may come from
 """
 
 import sys
@@ -20,7 +21,7 @@ from typing import Any
 # The checkout need not be installed: its root is not where Python looks for a script's imports.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from plm.errors import PlmError
+from plm.errors import Interrupted, PlmError
 from scripts.arguments import read
 
 DEFAULTS: dict[str, Any] = {
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": 0,
     "workers": None,
     "ngrams": False,
+    "trust": [],
 }
 _NUMBERS = ("vocab_size", "block_tokens", "seed", "workers")
 
@@ -81,10 +83,12 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     try:
-        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, flags=("ngrams",))
+        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, flags=("ngrams",), lists=("trust",))
+        from plm.config import trust
         from plm.data.prepare import prepare
         from plm.data.recipe import load_recipe
 
+        trust(chosen["trust"])
         prepared = prepare(
             load_recipe(chosen["recipe"]),
             data_dir=Path(chosen["data_dir"]),
@@ -104,6 +108,10 @@ def main(arguments: list[str]) -> int:
 
             for name, losses in ngram_baselines(prepared).items():
                 print(f"{name}: " + ", ".join(f"{k} {v:.3f}" for k, v in losses.items()))
+    except KeyboardInterrupt:
+        show("", 0, None)
+        print("interrupted; the same command goes on from there", file=sys.stderr)
+        return Interrupted.exit_code
     except PlmError as error:
         show("", 0, None)
         print(f"error: {error}", file=sys.stderr)

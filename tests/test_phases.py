@@ -21,6 +21,8 @@ GOOD = {"tokens": 100, "seq_len": 8, "global_batch_tokens": 32, "mixture": {"a":
         ({"mixture_to": {"a": "x"}}, "phases.x.mixture_to.a='x' must be a number from 0 up"),
         ({"mixture_to": {"a": 0}}, "phases.x.mixture_to sums to nothing"),
         ({"mixture": {"a": "tokens"}, "mixture_to": {"a": 1}}, "mixture_to needs numbers in"),
+        ({"mixture": "prose"}, "phases.x.mixture='prose' must be a mapping"),
+        ({"rate": "hold"}, "phases.x.rate='hold' must be a mapping"),
         ({"temperature": 2.0}, "phases.x.temperature=2.0 needs the weights tokens"),
         ({"temperature": 0}, "phases.x.temperature=0 must be a number above 0"),
         ({"seq_length": 8}, "phases.x.seq_length is not a setting of a phase; did you mean"),

@@ -73,8 +73,17 @@ def _run(
     for step in steps:
         documents = step(documents, tally=tallies.setdefault(step_name(step), Tally()))
     store.restart()
-    store.fill(documents, lambda: {**taken.tallies, **tallies})
+    store.fill(documents, lambda: _together(taken.tallies, tallies))
     taken.remove()
+
+
+def _together(first: Tallies, second: Tallies) -> Tallies:
+    """A step may stand before and behind one that looks at several documents."""
+    found: Tallies = {}
+    for tallies in (first, second):
+        for step, tally in tallies.items():
+            found.setdefault(step, Tally()).add(tally)
+    return found
 
 
 def _kept(store: TextStore, portions: Iterator[Portion]) -> Iterator[Document]:
@@ -97,14 +106,24 @@ class _BySource:
     def __init__(self, results: Iterator[tuple[str, Portion]]) -> None:
         self._results = results
         self._next: tuple[str, Portion] | None = None
+        self._over: set[str] = set()
+        self._asked: str | None = None
 
     def of(self, source: str) -> Iterator[Portion]:
-        """The portions of one source; ends with the first of another."""
+        """The portions of one source; ends with the first of another.
+
+        What is left of a source that was asked for before is passed over: its steps wanted no more.
+        """
+        if self._asked is not None:
+            self._over.add(self._asked)
+        self._asked = source
         while True:
             found = self._next or next(self._results, None)
             self._next = None
             if found is None:
                 return
+            if found[0] in self._over:
+                continue
             if found[0] != source:
                 self._next = found
                 return

@@ -145,7 +145,7 @@ class IndexedWriter:
                 if self._journal is not None:
                     self._journal.remove()
         finally:
-            if self._journal is not None and kind is not None:
+            if self._journal is not None:
                 self._journal.close()
             else:
                 for path in (self._bin, self._idx):

@@ -14,6 +14,7 @@ from plm.data import encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
 from plm.data.documents import Origin
+from plm.data.indexed import IndexedDataset
 from plm.data.manifest import (
     PASSING,
     differences,
@@ -55,6 +56,17 @@ class Job:
             if source.origin
         }
         self.seconds: dict[str, float] = {}
+        self._check_early()
+
+    def _check_early(self) -> None:
+        """What would otherwise be found after hours of reading."""
+        for source in self.recipe.sources.values():
+            for prefix in source.shards.values():
+                IndexedDataset(prefix)
+        if not self.recipe.tokenizer.adopted:
+            bpe.check_size(self.vocab_size, self.recipe.tokenizer.special_tokens)
+            weights = {n: s.tokenizer_weight for n, s in self.recipe.sources.items() if s.origin}
+            bpe.sample(dict.fromkeys(weights, 1), weights, 1)
 
     @contextmanager
     def part(self, name: str, told: Progress) -> Iterator[None]:
@@ -116,6 +128,8 @@ class Job:
             if source.shards:
                 share = source.split.val_share
                 counts[name] = take_shards(source.shards, self.folder / name, share, token_bytes)
+                for part in SPLITS:
+                    self._check_size(name, part, counts[name][part]["tokens"])
                 about[name] = {"shards": source.shards, **told_of_source([], split.Leak(0, 0), {})}
             sources[name] = {
                 **counts[name],
@@ -142,6 +156,16 @@ class Job:
                 "key": self.key,
             },
         )
+
+    def _check_size(self, name: str, part: str, tokens: int) -> None:
+        # A window ends with the label of its last token.
+        least = self.block_tokens * (2 if part == "train" else 1) + 1
+        if tokens < least:
+            raise DataError(
+                f"source {name} is too small: {tokens} tokens in {part}, block_tokens="
+                f"{self.block_tokens} needs {least}; give it more text or use a smaller "
+                "block_tokens (the sequence length)"
+            )
 
     def _split(
         self, stores: dict[str, TextStore], tallies: dict[str, Tallies]
@@ -246,14 +270,7 @@ class Job:
                     ahead,
                     add,
                 )
-                least = self.block_tokens * (2 if part == "train" else 1)
-                tokens = counts[name][part]["tokens"]
-                if tokens < least:
-                    raise DataError(
-                        f"source {name} is too small: {tokens} tokens in {part}, block_tokens="
-                        f"{self.block_tokens} needs {least}; give it more text or use a smaller "
-                        "block_tokens (the sequence length)"
-                    )
+                self._check_size(name, part, counts[name][part]["tokens"])
         return counts
 
 

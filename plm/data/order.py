@@ -68,13 +68,47 @@ def _mix(value: np.ndarray) -> np.ndarray:
     return value ^ (value >> np.uint64(31))
 
 
+class _Fork:
+    """Two groups of sources and how many of the first windows of both the first group takes.
+
+    Args:
+        first, second: sources of each group.
+        units: [P, K] of all sources.
+        bounds: [P] windows of both groups at which each piece begins.
+    """
+
+    def __init__(
+        self, first: list[int], second: list[int], units: np.ndarray, bounds: np.ndarray
+    ) -> None:
+        self.first, self.second, self._bounds = first, second, bounds
+        self._units = units[:, first].sum(axis=1)
+        self._both = np.maximum(units[:, first + second].sum(axis=1), 1)
+        whole, carry = [0], [0]
+        for p, size in enumerate(np.diff(bounds)):
+            grown, rest = divmod(int(size) * int(self._units[p]), int(self._both[p]))
+            more = carry[-1] + rest * _CARRY // int(self._both[p])
+            whole.append(whole[-1] + grown + more // _CARRY)
+            carry.append(more % _CARRY)
+        self._whole, self._carry = np.array(whole, dtype=np.int64), np.array(carry, dtype=np.int64)
+
+    def taken(self, windows: np.ndarray) -> np.ndarray:
+        """Of the first `windows` of both groups, how many belong to the first."""
+        many = len(self._bounds) > 1
+        p = np.searchsorted(self._bounds, windows, side="right") - 1 if many else 0
+        both = self._both[p]
+        grown, part = np.divmod((windows - self._bounds[p]) * self._units[p], both)
+        # Half a window and more counts as one.
+        part = 2 * (self._carry[p] * both + part * _CARRY) + _CARRY * both
+        return self._whole[p] + grown + part // (2 * _CARRY * both)
+
+
 class Quotas:
     """How many of the first i windows belong to each source, in integers.
 
-    Nested rounding: the first source gets its rounded share of i, the next its share of the rest,
-    and so on; every count grows by 0 or 1 a window. Weights that change do so at the bounds of
-    pieces; a source's share of what the ones before it leave is added up over the pieces, with the
-    fraction of a window that a piece ends with carried on.
+    Nested rounding: the sources are parted into two groups of like weight, each of these again, and
+    so on; the first group of a fork gets its rounded share of the fork's windows. Every count grows
+    by 0 or 1 a window, and an error shrinks with the share at each fork. Weights that change do so
+    at the bounds of pieces, with the fraction of a window that a piece ends with carried on.
 
     Args:
         pieces: shares by source of each piece; exact where they are fractions of small numbers,
@@ -85,43 +119,41 @@ class Quotas:
     def __init__(self, pieces: Sequence[Mapping[str, float]], windows: int = 0) -> None:
         self.names = list(pieces[0])
         units = np.array([_units(piece) for piece in pieces], dtype=np.int64)
-        # Of what is left when a source has its turn, [P, K].
-        self._units, self._left = units, units[:, ::-1].cumsum(axis=1)[:, ::-1]
+        weights = (units / units.sum(axis=1, keepdims=True)).sum(axis=0)
+        # The heaviest first; of equals the one that was named first.
+        order = sorted(range(len(self.names)), key=lambda k: -round(float(weights[k]), 9))
         bounds = np.array([windows * p // len(pieces) for p in range(len(pieces))], dtype=np.int64)
-        self._bounds: list[np.ndarray] = []
-        self._whole: list[np.ndarray] = []
-        self._carry: list[np.ndarray] = []
-        for k in range(len(self.names) - 1):
-            whole, carry = [0], [0]
-            for p, size in enumerate(np.diff(bounds)):
-                grown, rest = divmod(int(size) * int(units[p, k]), max(1, int(self._left[p, k])))
-                more = carry[-1] + rest * _CARRY // max(1, int(self._left[p, k]))
-                whole.append(whole[-1] + grown + more // _CARRY)
-                carry.append(more % _CARRY)
-            self._bounds.append(bounds)
-            self._whole.append(np.array(whole, dtype=np.int64))
-            self._carry.append(np.array(carry, dtype=np.int64))
-            bounds = bounds - self._taken(k, bounds)
+        self._forks: dict[tuple[int, ...], _Fork] = {}
+        self._whole = order
+        self._part(order, units, weights, bounds)
 
-    def _taken(self, k: int, rest: np.ndarray) -> np.ndarray:
-        """Of the first `rest` windows that reach source k, how many it takes."""
-        bounds = self._bounds[k]
-        p = np.searchsorted(bounds, rest, side="right") - 1 if len(bounds) > 1 else 0
-        left = np.maximum(self._left[p, k], 1)
-        grown, part = np.divmod((rest - bounds[p]) * self._units[p, k], left)
-        # Half a window and more counts as one.
-        part = 2 * (self._carry[k][p] * left + part * _CARRY) + _CARRY * left
-        return self._whole[k][p] + grown + part // (2 * _CARRY * left)
+    def _part(
+        self, members: list[int], units: np.ndarray, weights: np.ndarray, bounds: np.ndarray
+    ) -> None:
+        if len(members) == 1:
+            return
+        ahead = np.cumsum(weights[members])
+        at = int(np.argmin(np.round(np.abs(2 * ahead[:-1] - ahead[-1]), 9))) + 1
+        fork = _Fork(members[:at], members[at:], units, bounds)
+        self._forks[tuple(members)] = fork
+        taken = fork.taken(bounds)
+        self._part(fork.first, units, weights, taken)
+        self._part(fork.second, units, weights, bounds - taken)
 
     def counts(self, windows: np.ndarray) -> np.ndarray:
         """[..., K] int64: of the first `windows` (int64) windows, how many each source has."""
-        rest = np.asarray(windows, dtype=np.int64)
-        found = []
-        for k in range(len(self.names) - 1):
-            taken = self._taken(k, rest)
-            found.append(taken)
-            rest = rest - taken
-        return np.stack([*found, rest], axis=-1)
+        whole = np.asarray(windows, dtype=np.int64)
+        found = np.empty((*whole.shape, len(self.names)), dtype=np.int64)
+        waiting = [(self._whole, whole)]
+        while waiting:
+            members, rest = waiting.pop()
+            if len(members) == 1:
+                found[..., members[0]] = rest
+                continue
+            fork = self._forks[tuple(members)]
+            taken = fork.taken(rest)
+            waiting += [(fork.first, taken), (fork.second, rest - taken)]
+        return found
 
     @classmethod
     def of(cls, planned: PlannedPhase) -> "Quotas":

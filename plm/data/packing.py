@@ -96,7 +96,8 @@ class PackedStream:
 
     Attributes:
         n_tokens: places of all windows, and one behind them.
-        doc_starts: [d + 1] int64, where documents and filled places begin, ending with n_tokens.
+        doc_starts: [d + 1] int64, where documents and filled places begin, ending with the place
+            behind the last window.
         n_docs: d.
         documents: [d] int64, which document of the dataset begins there; -1 for filled places.
     """

@@ -20,13 +20,13 @@ from plm.data.pool import cores
 from plm.data.prepared import MANIFEST, Prepared
 from plm.data.recipe import Recipe, Source
 from plm.data.sources.files import list_files
-from plm.errors import ConfigError, Unfinished
+from plm.errors import ConfigError, DataError, PlmError, Unfinished
 
 _HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
     "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing",
-    "shards", "signatures", "job", "manifest", "tally",
+    "shards", "signatures", "pool", "journal", "job", "manifest", "tally",
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def _work_folder(folder: Path) -> Iterator[Path | None]:
             yield work
     except Unfinished:
         raise
-    except Exception:
+    except PlmError:
         shutil.rmtree(work, ignore_errors=True)
         raise
     sync(*work.iterdir(), work)
@@ -147,9 +147,9 @@ def _key(
         raise ConfigError(
             f"data.path={path} is set, but recipe {recipe.name} does not read it; use recipe=text"
         )
-    if path is not None:
-        list_files(path)
-    named = [path, *(named for source in recipe.sources.values() for named in _paths(source))]
+    states = [[name, *_state(file)] for file, name in list_files(path)] if path is not None else []
+    for named in dict.fromkeys(p for source in recipe.sources.values() for p in _paths(source)):
+        states += _states(named)
     content = {**recipe.content, "sources": {}}
     for name, source in recipe.content["sources"].items():
         # What a set is said to hold changes no shard.
@@ -162,7 +162,7 @@ def _key(
         "vocab_size": vocab_size,
         "block_tokens": block_tokens,
         "seed": seed,
-        "files": [state for name in dict.fromkeys(named) if name for state in _states(name)],
+        "files": states,
     }
 
 
@@ -172,19 +172,28 @@ def _paths(source: Source) -> Iterator[str]:
     yield from (f"{prefix}{end}" for prefix in source.shards.values() for end in (".bin", ".idx"))
     while waiting:
         node = waiting.pop()
+        if isinstance(node, dict):
+            for key in ("path", "dataset"):
+                if isinstance(node.get(key), str) and os.path.exists(os.path.expanduser(node[key])):
+                    yield node[key]
         if isinstance(node, dict | list):
             waiting.extend(node.values() if isinstance(node, dict) else node)
-        elif isinstance(node, str) and os.sep in node and Path(node).expanduser().exists():
-            yield node
+
+
+def _state(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _states(path: str | Path) -> Iterator[list[Any]]:
     """Path, size and time of a file, or of each file under a folder."""
-    root = Path(path).expanduser()
-    for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
-        if file.is_file():
-            status = file.stat()
-            yield [str(file.relative_to(root)), status.st_size, status.st_mtime_ns]
+    try:
+        root = Path(path).expanduser()
+        for file in sorted(root.rglob("*")) if root.is_dir() else [root]:
+            if file.is_file() and not file.name.startswith("."):
+                yield [str(file.relative_to(root)), *_state(file)]
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def installed_versions(recipe: Recipe) -> dict[str, str | None]:

@@ -1,6 +1,7 @@
 """A recipe: which raw text, how it is cleaned, split and tokenised. One YAML a recipe."""
 
 import hashlib
+import inspect
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from plm.config import check_targets
+from plm.config import check_targets, locate
 from plm.data.shards import check_shards
 from plm.data.tokenizer import PATTERNS
 from plm.errors import ConfigError
@@ -150,6 +151,9 @@ def load_recipe(recipe: str | Path) -> Recipe:
         raise ConfigError(f"{file}: a recipe is a mapping with `sources`, a mapping by name")
     known = {"description", "sources", "tokenizer", "versions"}
     _check_keys(content, known, {"sources"}, file, "")
+    for name in content["sources"]:
+        if not re.fullmatch(r"[\w.-]+", str(name)):
+            raise ConfigError(f"{file}: sources.{name}: use letters, digits and . _ - in its name")
     sources = {
         str(name): _source(node, file, f"sources.{name}")
         for name, node in content["sources"].items()
@@ -158,6 +162,8 @@ def load_recipe(recipe: str | Path) -> Recipe:
         raise ConfigError(f"{file}: sources is empty; a recipe needs at least one")
     tokenizer = _tokenizer(content.get("tokenizer") or {}, file)
     versions = content.get("versions") or {}
+    if not isinstance(versions, dict):
+        raise ConfigError(f"{file}: versions={versions!r} must be a mapping of names to versions")
     for name, version in versions.items():
         # YAML reads 3.20 as the number 3.2.
         if not isinstance(version, str):
@@ -190,12 +196,31 @@ def _check_keys(node: Any, known: set, needed: set, file: Path, key: str) -> Non
 
 def _make(kind: type, node: Any, file: Path, key: str) -> Any:
     required = {f.name for f in fields(kind) if f.default is MISSING is f.default_factory}
+    if isinstance(node, dict):
+        # A key with nothing behind it is as if it were not there.
+        node = {name: value for name, value in node.items() if value is not None}
     _check_keys(node, {f.name for f in fields(kind)}, required, file, key)
+    for name, value in node.items():
+        allowed = _KINDS.get(name)
+        if allowed and (not isinstance(value, allowed) or isinstance(value, bool)):
+            words = " or ".join(_WORDS[one] for one in allowed)
+            raise ConfigError(f"{file}: {key}.{name}={value!r} must be {words}")
     return kind(**node)
 
 
+_WORDS = {dict: "a mapping", list: "a list", str: "text", int: "a number", float: "a fraction"}
+_KINDS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("origin", "shards"), (dict,)),
+    "steps": (list,),
+    **dict.fromkeys(("licence", "revision", "by", "kind", "pre_tokenizer", "file", "hub"), (str,)),
+    **dict.fromkeys(("tokenizer_weight", "val_share", "max_leak"), (int, float)),
+    "sample_bytes": (int,),
+}
+"""What a key's value must be; the same in every part of a recipe."""
+
+
 def _source(node: Any, file: Path, key: str) -> Source:
-    if isinstance(node, dict) and "split" in node:
+    if isinstance(node, dict) and node.get("split") is not None:
         node = {**node, "split": _make(Split, node["split"], file, f"{key}.split")}
     source = _make(Source, node, file, key)
     if bool(source.origin) == bool(source.shards):
@@ -211,6 +236,8 @@ def _source(node: Any, file: Path, key: str) -> Source:
             raise ConfigError(f"{file}: {key}.{name} needs a _target_, got {choice!r}")
         try:
             check_targets(choice, f"{key}.{name}")
+            if name == "steps":
+                _check_step(choice, f"{key}.{name}")
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error
     split = source.split
@@ -228,6 +255,15 @@ def _source(node: Any, file: Path, key: str) -> Source:
     if not source.tokenizer_weight >= 0:
         raise ConfigError(f"{file}: {key}.tokenizer_weight={source.tokenizer_weight} is negative")
     return source
+
+
+def _check_step(choice: dict[str, Any], key: str) -> None:
+    """Whether a step takes these settings, before it is called in the midst of the work."""
+    given = {name: value for name, value in choice.items() if not name.startswith("_")}
+    try:
+        inspect.signature(locate(choice["_target_"])).bind(None, tally=None, **given)
+    except TypeError as error:
+        raise ConfigError(f"{key}: {choice['_target_']}: {error}") from error
 
 
 def _tokenizer(node: Any, file: Path) -> TokenizerSettings:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from plm.data.documents import Document, disk_errors
 from plm.data.journal import Journal
 from plm.data.tally import Tallies, Tally
+from plm.errors import DataError
 
 _PART = 4_000_000
 _BLOCK = 1 << 16
@@ -42,10 +43,18 @@ class Portion(NamedTuple):
         parts: list[bytes] = []
         listed = []
         for document in documents:
-            data = document.text.encode("utf-8")
+            try:
+                data = document.text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{_plain(document.name)}: character {error.start} is half of a surrogate pair "
+                    f"({document.text[error.start]!r}), which no UTF-8 can hold; mend or drop the "
+                    "document"
+                ) from error
             if data:
                 parts.append(data)
-                listed.append((len(data), " ".join(document.name.split()), document.group))
+                name = " ".join(_plain(document.name).split())
+                listed.append((len(data), name, _plain(document.group)))
         # The tallies are whole once the documents have run out.
         return cls(b"".join(parts), listed, {name: t.plain() for name, t in tallies.items()})
 
@@ -55,6 +64,11 @@ class Portion(NamedTuple):
         for length, _, _ in self.documents:
             yield self.text[start : start + length].decode()
             start += length
+
+
+def _plain(name: str) -> str:
+    """A name that UTF-8 can hold: that of a file may not be."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class TextStore:

@@ -88,7 +88,11 @@ def trace(prepared: Prepared, order: Order, step: int, row: int, position: int) 
             raise ConfigError(f"{name}={value} is not one of 0 to {last}")
     windows = order.windows(step, row, row + 1)
     source = order.names[windows.source[0]]
-    part = parts(prepared.streams[source], int(windows.offset[0]) + position, 1)[0]
+    found = parts(prepared.streams[source], int(windows.offset[0]) + position, 1)
+    if not found:
+        # The place behind the last packed window.
+        return Trace(source, FILLED, 0)
+    part = found[0]
     return Trace(source, name_of(prepared, source, part), part.offset)
 
 

@@ -76,6 +76,17 @@ def test_a_mixture_that_changes_by_hand() -> None:
     assert plan.phases[0].shares() == {"a": 0.5, "b": 0.5}
 
 
+@pytest.mark.parametrize(
+    "weights",
+    [[0.02] * 20 + [0.6], [0.05] * 20, [1, 2, 3, 4, 5, 6, 7], [0.3, 0.3, 0.15, 0.15, 0.1]],
+)
+def test_many_sources_stay_within_two_windows(weights: list[float]) -> None:
+    quotas = Quotas([{str(i): w for i, w in enumerate(weights)}])
+    places = np.arange(200_000)
+    asked = places[:, None] * np.array(weights) / sum(weights)
+    assert np.abs(quotas.counts(places) - asked).max() <= 1.5
+
+
 def test_shares_that_are_fractions_are_exact() -> None:
     """Seventeenths at 10^9 windows; in millionths they were off by dozens."""
     quotas = Quotas([{"a": 3 / 17, "b": 5 / 17, "c": 9 / 17}])

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import time
+from functools import partial
+from itertools import islice
 from threading import Thread
 
 import numpy as np
@@ -13,9 +15,13 @@ from filelock import FileLock
 from plm.data import clean, encode, job
 from plm.data import tokenizer as bpe
 from plm.data.indexed import IndexedWriter
+from plm.data.pool import pool
 from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
 from plm.data.recipe import load_recipe
+from plm.data.sources.files import files
+from plm.data.steps.exact_dedup import exact_dedup
+from plm.data.steps.quality_prose import quality_prose
 from plm.errors import ConfigError, DataError, Unfinished
 
 SIZES = {"vocab_size": 300, "block_tokens": 64}
@@ -307,3 +313,46 @@ def test_damage_is_found_on_opening(tiny, tmp_path):
 def test_manifest_is_plain_json(tiny):
     text = (tiny[2].folder / "manifest.json").read_text()
     assert json.loads(text)["key"]["vocab_size"] == 300
+
+
+def test_a_path_without_a_slash_is_watched(make_recipe, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.txt").write_text((tiny[1] / "book0.txt").read_text())
+    origin = {"_target_": "plm.data.sources.files.files", "path": "notes.txt"}
+    recipe = make_recipe(tmp_path, origin=origin)
+    recipe.sources.pop("text")
+    recipe.content["sources"].pop("text")
+    first = prepare(recipe, data_dir=tmp_path / "d", workers=1, **SIZES)
+    (tmp_path / "notes.txt").write_text((tiny[1] / "book1.txt").read_text())
+    assert prepare(recipe, data_dir=tmp_path / "d", workers=1, **SIZES).folder != first.folder
+
+
+def test_half_a_surrogate_pair_names_file_and_row(make_recipe, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "whole"}\n{"text": "half \\ud83d"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: character 5 is half of a surrogate pair"):
+        prepare(
+            make_recipe(tmp_path), data_dir=tmp_path / "d", path=str(tmp_path / "a.jsonl"), **SIZES
+        )
+
+
+def first_three(documents, *, tally):
+    """A step that wants no more."""
+    yield from islice(documents, 3)
+
+
+def test_a_step_that_ends_early_leaves_the_next_source_alone(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(clean, "_PORTION", 100)
+    with pool(1) as (executor, ahead):
+        origins = {name: files(str(tiny[1])) for name in "ab"}
+        steps = {"a": [first_three, quality_prose], "b": [quality_prose]}
+        stores = clean.clean(origins, steps, tmp_path, executor, ahead, lambda *_: None)
+    assert [len(stores[name].entries) for name in "ab"] == [3, 4]
+
+
+def test_a_step_may_stand_on_both_sides(tiny, tmp_path):
+    rule = partial(quality_prose, min_words=10**6)
+    with pool(1) as (executor, ahead):
+        origins = {"a": files(str(tiny[1]))}
+        steps = {"a": [rule, exact_dedup, rule]}
+        stores = clean.clean(origins, steps, tmp_path, executor, ahead, lambda *_: None)
+    assert stores["a"].tallies["quality_prose"].dropped == {"too short": 4}

@@ -97,7 +97,13 @@ def list_files(path: str | Path) -> list[tuple[Path, str]]:
     Raises:
         DataError: the path is missing, or holds none.
     """
-    root = Path(path).expanduser()
+    try:
+        return _list_files(Path(path).expanduser())
+    except (OSError, RuntimeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
+def _list_files(root: Path) -> list[tuple[Path, str]]:
     known = ", ".join(KINDS)
     if root.is_file():
         if _kind(root) not in KINDS:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from plm.data.documents import Document, per_document
 from plm.data.tally import Tally
 
-_TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+# The lookbehind keeps a long run of blanks within a line from being tried from each of its places.
+_TRAILING = re.compile(r"(?<![ \t])[ \t]+$", re.MULTILINE)
 _BLANK = re.compile(r"\n{4,}")
 
 
