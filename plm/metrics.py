@@ -118,11 +118,13 @@ PEAK_FLOPS = {
 """Dense bf16 matmul peak a second by the makers' data sheets, by part of the device's name."""
 
 
-def measure_matmul_flops(seconds: float = 0.15, size: int = 1024) -> float:
-    """FLOP/s of this CPU's fp32 matmul with the threads in use: best of what fits the time."""
+def measure_matmul_flops(
+    seconds: float = 0.15, size: int = 1024, dtype: torch.dtype = torch.float32
+) -> float:
+    """FLOP/s of this CPU's matmul with the threads in use: best of what fits the time."""
     import time
 
-    left, right = torch.ones(size, size), torch.ones(size, size)
+    left, right = (torch.ones(size, size, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + seconds
     left @ right
     while time.perf_counter() < end:
@@ -132,10 +134,16 @@ def measure_matmul_flops(seconds: float = 0.15, size: int = 1024) -> float:
     return 2 * size**3 / best
 
 
-def peak_flops(device: torch.device) -> float:
-    """FLOP/s that MFU is a share of: the data sheet's on a known GPU, measured on a CPU, else 0."""
+def peak_flops(device: torch.device, precision: str = "32-true") -> float:
+    """FLOP/s that MFU is a share of: the data sheet's on a known GPU, measured on a CPU, else 0.
+
+    Args:
+        device: that trains.
+        precision: Lightning's name of it; on a CPU the rate of its products is measured.
+    """
     if device.type == "cpu":
-        return measure_matmul_flops()
+        low = precision.startswith("bf16")
+        return measure_matmul_flops(dtype=torch.bfloat16 if low else torch.float32)
     name = torch.cuda.get_device_name(device)
     return next((flops for part, flops in PEAK_FLOPS.items() if part in name), 0.0)
 

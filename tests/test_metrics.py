@@ -2,8 +2,10 @@
 
 import math
 
+import pytest
 import torch
 
+from plm import metrics
 from plm.batch import LossSum
 from plm.metrics import Sums
 
@@ -28,3 +30,13 @@ def test_nothing_counted_is_not_a_number() -> None:
     sums = Sums()
     sums.add("loss", loss(0.0, 0))
     assert math.isnan(sums.means()["loss"])
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", "float32"), ("bf16-mixed", "bfloat16")]
+)
+def test_the_peak_is_of_the_precision_in_use(precision, dtype, monkeypatch):
+    asked = []
+    monkeypatch.setattr(metrics, "measure_matmul_flops", lambda dtype: asked.append(dtype) or 1.0)
+    assert metrics.peak_flops(torch.device("cpu"), precision) == 1.0
+    assert asked == [getattr(torch, dtype)]

@@ -128,7 +128,8 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
     elif job.rank == 0:
         table.load("")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    peak = peak_flops(device) * job.world
+    precision = precision_of(settings["precision"], settings["trainer"]["accelerator"])
+    peak = peak_flops(device, precision) * job.world
     progress = None
     if job.rank == 0:
         show(job, peak)
