@@ -113,6 +113,13 @@ class Closing(pl.Callback):
         self.finish(trainer)
 
 
+def _peak(job: Job) -> float:
+    """FLOP/s of all ranks that utilisation is a share of."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = precision_of(job.settings["precision"], job.settings["trainer"]["accelerator"])
+    return peak_flops(device, precision) * job.world
+
+
 def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
     """Run the stage that the settings compose, from where it stands to its end.
 
@@ -127,9 +134,7 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         table.rewrite()
     elif job.rank == 0:
         table.load("")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = precision_of(settings["precision"], settings["trainer"]["accelerator"])
-    peak = peak_flops(device, precision) * job.world
+    peak = _peak(job)
     progress = None
     if job.rank == 0:
         show(job, peak)
