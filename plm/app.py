@@ -173,7 +173,7 @@ def _as_rank(settings: dict[str, Any]) -> int:
 
     from plm.precision import accelerator_of
     from plm.strategies import backend
-    from plm.worker import run
+    from plm.worker import leave, run
 
     accelerator = accelerator_of(settings["trainer"]["accelerator"])
     if accelerator == "cuda":
@@ -198,7 +198,7 @@ def _as_rank(settings: dict[str, Any]) -> int:
         return int(code)
     if said[0] == "done":
         return 0
-    return run(settings, RunFolder(Path(str(said[1]))) if rank else folder)
+    leave(run(settings, RunFolder(Path(str(said[1]))) if rank else folder))
 
 
 def _note_job(folder: RunFolder, code: int) -> None:

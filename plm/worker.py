@@ -1,11 +1,12 @@
 """One rank of a run, from the run's frozen configuration: `python -m plm.worker config.yaml`."""
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
@@ -60,13 +61,27 @@ def _end(folder: RunFolder, rank: int, error: BaseException, code: int) -> int:
     return code
 
 
-def main() -> int:
+def leave(code: int) -> NoReturn:
+    """End a rank, all being written, without taking the interpreter down.
+
+    That can abort it: with gloo and FSDP2 (torch 2.13) a thread of a process group was at times still
+    there ("terminate called without an active exception"), and a finished run exited with 134.
+    """
+    # What packages do at the end of a process, such as finishing W&B's run.
+    atexit._run_exitfuncs()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def main() -> None:
     """Entry of a started rank."""
     path = Path(sys.argv[1])
     settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore
     trust(settings.get("trust") or [])
-    return run(settings, RunFolder(path.parent))
+    leave(run(settings, RunFolder(path.parent)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
