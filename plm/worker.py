@@ -64,8 +64,8 @@ def _end(folder: RunFolder, rank: int, error: BaseException, code: int) -> int:
 def leave(code: int) -> NoReturn:
     """End a rank, all being written, without taking the interpreter down.
 
-    That can abort it: with gloo and FSDP2 (torch 2.13) a thread of a process group was at times still
-    there ("terminate called without an active exception"), and a finished run exited with 134.
+    That can abort it: with gloo and FSDP2 (torch 2.13) a thread of a process group was still there
+    once ("terminate called without an active exception"), and a finished run exited with 134.
     """
     # What packages do at the end of a process, such as finishing W&B's run.
     atexit._run_exitfuncs()
