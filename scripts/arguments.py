@@ -6,6 +6,21 @@ from typing import Any
 from plm.errors import ConfigError
 
 
+def given(arguments: list[str], keys: Collection[str]) -> dict[str, str]:
+    """The key=value arguments alone, as text.
+
+    Raises:
+        ConfigError: another key, or no value.
+    """
+    found = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if key not in keys or not equals or not value:
+            raise ConfigError(f"{argument!r} is not one of {', '.join(f'{k}=…' for k in keys)}")
+        found[key] = value
+    return found
+
+
 def read(
     arguments: list[str],
     defaults: dict[str, Any],

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from plm.errors import ConfigError, PlmError
+from scripts.arguments import given
 
 if TYPE_CHECKING:
     from plm.data.order import Windows
@@ -244,12 +245,7 @@ def _step(text: str, steps: int) -> int:
 
 
 def _settings(arguments: list[str]) -> dict[str, str]:
-    settings = {}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if key not in _KEYS or not sign or not value:
-            raise ConfigError(f"{argument!r} is not one of {', '.join(f'{k}=…' for k in _KEYS)}")
-        settings[key] = value
+    settings = given(arguments, _KEYS)
     for key in ("run", "step"):
         if key not in settings:
             raise ConfigError(f"{key}=… is missing, for example run=runs/plm_pretrain step=12")

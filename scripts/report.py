@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from plm.errors import ConfigError, PlmError
 from plm.report import loss_picture, write_report
+from scripts.arguments import given
 
 _KEYS = ("run", "picture")
 
@@ -36,12 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _settings(arguments: list[str]) -> dict[str, str]:
-    settings = {}
-    for argument in arguments:
-        key, sign, value = argument.partition("=")
-        if key not in _KEYS or not sign or not value:
-            raise ConfigError(f"{argument!r} is not one of {', '.join(f'{k}=…' for k in _KEYS)}")
-        settings[key] = value
+    settings = given(arguments, _KEYS)
     if "run" not in settings:
         raise ConfigError("run=<run folder> is missing, for example run=runs/plm_pretrain")
     return settings
