@@ -6,7 +6,7 @@ Library: rensa 0.5.0 (Rust) makes 46,000 signatures of 128 a second, datatrove 0
 datasketch 2.0.0 890: 1,000 source files (13 kB on average, shingles ready), seconds of processor
 time, one core with other work on it. Of 1,200 copies with 0 to 10 per cent of their words changed
 rensa judges 1,136 as their true similarity does (0.8 or more, or less), datatrove 1,131, datasketch
-1,129. Its index takes 2.0 kB a document, datasketch's 7.7; the one used here, `plm.data.signatures`,
+1,129. Its index takes 2.0 kB a document, datasketch's 7.7; that used here, `plm.data.signatures`,
 about 0.7 by the size of its arrays.
 """
 
