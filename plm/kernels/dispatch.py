@@ -1,0 +1,104 @@
+"""Which form of an op runs: its Triton kernels or plain torch."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from plm.errors import ConfigError
+from plm.kernels import devices
+from plm.kernels.tiles import architecture, interpreting, table_of
+
+FORMS = ("auto", "triton", "torch")
+OLDEST_TRITON = (3, 6)
+_log = logging.getLogger(__name__)
+_said: set[str] = set()
+
+
+@lru_cache(maxsize=1)
+def _triton() -> str | None:
+    """Why Triton cannot be used at all, or None."""
+    try:
+        import triton
+    except ImportError as error:
+        if sys.platform != "linux":
+            return "there is no Triton for this system"
+        return f"triton cannot be imported ({error}); pip install triton"
+    found = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    if found < OLDEST_TRITON:
+        least = ".".join(map(str, OLDEST_TRITON))
+        return f"triton {triton.__version__} is older than {least}; pip install -U triton"
+    return None
+
+
+@lru_cache(maxsize=16)
+def _gpu(index: int) -> str | None:
+    """Why no kernel of ours runs on this GPU, or None."""
+    arch = architecture(index)
+    if arch.startswith("sm_") and int(arch[3:]) < 80:
+        return f"this GPU is {arch}, and sm_80 or later is needed (bf16)"
+    if table_of(arch) is None:
+        return f"there are no tiles for {arch}"
+    return None
+
+
+def _tensors(tensors: Mapping[str, Tensor]) -> str | None:
+    """Why no kernel takes these tensors, or None; the first is what the others are held to."""
+    first_name, first = next(iter(tensors.items()))
+    for name, tensor in tensors.items():
+        if tensor.device != first.device:
+            return f"{name} is on {tensor.device}, {first_name} on {first.device}"
+        if tensor.numel() and not tensor.is_contiguous():
+            return f"{name} is not contiguous (strides {tuple(tensor.stride())})"
+    if interpreting():
+        return None if first.device.type == "cpu" else "TRITON_INTERPRET is set: it is for tests"
+    if first.device.type != "cuda":
+        return f"{first_name} is on {first.device}; the Triton kernel takes GPU tensors"
+    return _gpu(first.device.index or 0)
+
+
+def _nothing() -> str | None:
+    return None
+
+
+def use_triton(
+    op: str,
+    form: str,
+    tensors: Mapping[str, Tensor],
+    problem: Callable[[], str | None] = _nothing,
+) -> bool:
+    """Whether an op's Triton kernels run on these tensors.
+
+    Args:
+        op: name of the op.
+        form: "auto" takes Triton on a GPU where it can be taken and is not switched off there, and
+            says once why not; "triton" insists; "torch" never takes it.
+        tensors: by argument's name, those that must be contiguous and on one device.
+        problem: what else stands against it, naming the argument, or None.
+    Raises:
+        ConfigError: "triton" was insisted on and cannot be; form has another name.
+    """
+    if form == "torch":
+        return False
+    if form not in FORMS:
+        raise ConfigError(f"form={form!r} of {op} is not one of: {', '.join(FORMS)}")
+    first = next(iter(tensors.values()))
+    if form == "auto" and first.device.type != "cuda":
+        return False
+    why = _triton() or _tensors(tensors) or problem()
+    if why is None:
+        return form == "triton" or not devices.switched_off(op, first.device.index or 0)
+    if form == "triton":
+        raise ConfigError(f"{op}: {why}")
+    _say_once(f"{op}: {why}; plain torch runs instead")
+    return False
+
+
+@torch.compiler.disable
+def _say_once(line: str) -> None:
+    if line not in _said:
+        _said.add(line)
+        _log.warning(line)
