@@ -1,7 +1,7 @@
 # `make` alone lists the commands. Whatever needs the environment makes it first, once.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-long test-peers check format lock papers loss-compare clean
+.PHONY: help run test test-long test-peers check format lock papers kernels loss-compare clean
 # Settings of pip that would install somewhere else than into the environment.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV
 
@@ -54,6 +54,9 @@ lock: $(READY) ## Write requirements.lock from the packages that are installed
 
 papers: $(READY) ## Write docs/papers.md from the opening lines of the method files
 	@$(ENV) scripts/papers.py
+
+kernels: $(READY) ## Compile the GPU kernels ahead of time and write docs/kernels.md
+	@$(ENV) scripts/kernels.py $(ARGS)
 
 loss-compare: $(READY) ## Compare 50 steps' losses of two commits: A=<commit> B=<commit>
 	@test -n "$(A)" -a -n "$(B)" || \

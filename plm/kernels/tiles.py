@@ -9,7 +9,7 @@ them and keeps its choice in its cache folder; the interpreter takes `trial`.
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
@@ -60,14 +60,15 @@ class Kernel:
     Attributes:
         name: unique, as docs/kernels.md calls it.
         source: "package.module:function".
-        arguments: Triton's type of every argument that is not a constant, by name: "*bf16", "*fp32",
-            "*i32", "*i64", "i32", "fp32".
+        arguments: Triton's type of every argument that is not a constant, by name: "*bf16",
+            "*fp32", "*i32", "*i64", "i32", "fp32".
         cases: constants that are not blocks, by name of the shape they belong to ("1_8b", "135m").
         tiles: by architecture, best guess first.
         trial: blocks for Triton's interpreter, small so that little data makes many programs.
         key: names of arguments or constants whose change has the autotuner choose anew.
         matrix: whether it must use the matrix unit (a row kernel must load 128 bits instead).
         odd: integer arguments that need not be multiples of 16.
+        reset: names of arguments that are changed in place: restored while tiles are tried.
     """
 
     name: str
@@ -79,7 +80,7 @@ class Kernel:
     key: tuple[str, ...] = ()
     matrix: bool = True
     odd: tuple[str, ...] = ()
-    reset: tuple[str, ...] = field(default=())
+    reset: tuple[str, ...] = ()
 
     def function(self) -> Any:
         """The function, imported; Triton's interpreter where TRITON_INTERPRET is set."""
