@@ -11,7 +11,7 @@ from typing import Any
 
 from plm.config import build
 from plm.errors import ConfigError
-from plm.kernels.linear_cross_entropy import _default_chunk
+from plm.kernels.linear_rows import default_chunk
 from plm.phases import Plan
 from plm.plan_saved import Saved, saved_bytes
 
@@ -90,9 +90,12 @@ def chunk_bytes(sizes: Sizes, precision: str, positions: int, gpu: bool) -> int:
         positions: B * T.
         gpu: chunks as on a GPU.
     """
-    rows = min(positions, _default_chunk(sizes.vocab_size, "cuda" if gpu else "cpu"))
     narrow = precision != "fp32"
-    logits = rows * sizes.vocab_size * (4 + 2 * narrow)
+    # A GPU's kernels stay in the product's type; plain torch calculates with a copy in fp32.
+    each = (2 if narrow else 4) if gpu else 4 + 2 * narrow
+    device = "cuda" if gpu else "cpu"
+    rows = min(positions, default_chunk(sizes.vocab_size, sizes.hidden_size, device, each))
+    logits = rows * sizes.vocab_size * each
     # The weight's copy is autocast's; the product of a chunk's gradient comes in either.
     copies = {"fp32": 0, "mixed": 2, "bf16": 1}[precision]
     return logits + copies * 2 * sizes.vocab_size * sizes.hidden_size

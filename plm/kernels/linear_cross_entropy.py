@@ -11,68 +11,9 @@ Cost: 6·D·V FLOPs a kept row with gradients, 2·D·V without; one chunk of log
 import torch
 from torch import Tensor
 
-from plm.batch import IGNORE_INDEX
-from plm.errors import ConfigError
+from plm.kernels.linear_rows import Coefficients, Stats, Sweep, product_dtype, scaled, wide_dtype
+from plm.kernels.linear_rows_check import check
 from plm.kernels.reference.linear_cross_entropy import LinearCrossEntropy
-
-# On a CPU a block of logits must stay below 32 MiB, from where glibc gets it anew from the system
-# each time, page by page; a GPU wants fewer launches and fewer passes over the weight's gradient.
-_CPU_LOGITS = 2**22
-_GPU_LOGITS = 2**27
-_CHUNK_RANGE = (128, 8192)
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _default_chunk(vocab_size: int, device: str) -> int:
-    budget = _CPU_LOGITS if device == "cpu" else _GPU_LOGITS
-    low, high = _CHUNK_RANGE
-    return max(low, min(high, budget // max(1, vocab_size) // low * low))
-
-
-def _rows_pass(
-    rows: Tensor, weight: Tensor, labels: Tensor, factors: tuple, chunk: int, grads: tuple
-) -> tuple[Tensor, Tensor]:
-    """Log-sum-exp and label's logit of every row, [M] each; fills the gradients that are given.
-
-    Args:
-        rows, weight: [M, D] and [V, D] in the dtype of the product.
-        labels: [M], none of them IGNORE_INDEX.
-        factors: (ce_weight, z_weight).
-        grads: [M, D] or None to be overwritten, [V, D] or None, in the wide dtype, to be added to.
-    """
-    ce_weight, z_weight = factors
-    grad_rows, grad_weight = grads
-    wide = _wide(rows.dtype)
-    partition = rows.new_empty(rows.shape[0], dtype=wide)
-    picked = torch.empty_like(partition)
-    same = rows.dtype == wide
-    size = min(chunk, rows.shape[0])
-    buffer = rows.new_empty(size, weight.shape[0]) if same else None
-    for start in range(0, rows.shape[0], chunk):
-        block, span = rows[start : start + chunk], slice(start, start + chunk)
-        target = labels[span, None]
-        logits = torch.mm(block, weight.t(), out=buffer[: len(block)] if same else None).to(wide)
-        picked[span] = logits.gather(1, target)[:, 0]
-        highest = logits.amax(-1, keepdim=True)
-        exponentials = logits.sub_(highest).exp_()
-        total = exponentials.sum(-1, keepdim=True)
-        log_sum = highest + total.log()
-        partition[span] = log_sum[:, 0]
-        if grad_rows is None and grad_weight is None:
-            continue
-        slope = exponentials.mul_((ce_weight + 2 * z_weight * log_sum) / total)
-        slope.scatter_add_(1, target, torch.full_like(log_sum, -ce_weight))
-        slope = slope.to(rows.dtype)
-        if grad_rows is not None:
-            torch.mm(slope, weight, out=grad_rows[span])
-        if grad_weight is not None and same:
-            grad_weight.addmm_(slope.t(), block)
-        elif grad_weight is not None:
-            grad_weight.add_(torch.mm(slope.t(), block))
-    return partition, picked
 
 
 @torch.library.custom_op("plm::linear_cross_entropy", mutates_args=())
@@ -82,48 +23,32 @@ def _forward(
     labels: Tensor,
     ce_weight: float,
     z_weight: float,
-    chunk: int,
-    product_dtype: torch.dtype,
+    chunk: int | None,
+    dtype: torch.dtype,
     need_hidden: bool,
     need_weight: bool,
+    form: str = "auto",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Total, count, ce, z, gradient of hidden, gradient of weight (empty where not needed)."""
-    kept = (labels != IGNORE_INDEX).nonzero()[:, 0]
-    whole = kept.numel() == labels.numel()
-    rows = hidden if whole else hidden.index_select(0, kept)
-    rows, matrix = rows.to(product_dtype), weight.to(product_dtype)
-    grad_rows = torch.empty_like(rows) if need_hidden else None
-    wide = _wide(product_dtype)
-    grad_weight = weight.new_zeros(weight.shape, dtype=wide) if need_weight else None
-    # The products' dtype is chosen by the caller; autocast must not choose again in here.
-    with torch.autocast(hidden.device.type, enabled=False):
-        partition, picked = _rows_pass(
-            rows,
-            matrix,
-            labels if whole else labels.index_select(0, kept),
-            (ce_weight, z_weight),
-            chunk,
-            (grad_rows, grad_weight),
-        )
-    ce, z = (partition - picked).sum(), partition.square().sum()
-    grad_hidden = hidden.new_empty(0)
-    if grad_rows is not None:
-        grad_hidden = grad_rows.to(hidden.dtype)
-        if not whole:
-            grad_hidden = torch.zeros_like(hidden).index_copy_(0, kept, grad_hidden)
-    return (
-        ce_weight * ce + z_weight * z,
-        labels.new_full((), kept.numel()),
-        ce,
-        z,
-        grad_hidden,
-        weight.new_empty(0) if grad_weight is None else grad_weight.to(weight.dtype),
-    )
+    sweep = Sweep(
+        "linear_cross_entropy", (hidden, weight, labels), dtype, chunk=chunk, form=form
+    )  # fmt: skip
+
+    def coefficients(span: slice, stats: Stats) -> Coefficients:
+        alpha = ce_weight + 2 * z_weight * stats.log_sum
+        return Coefficients(alpha, torch.full_like(alpha, -ce_weight))
+
+    stats, grad_hidden, grad_weight = sweep.run(coefficients, need_hidden, need_weight)
+    ce, z = (-stats.logps).sum(), stats.log_sum.square().sum()
+    count = labels.new_full((), sweep.rows.shape[0])
+    return ce_weight * ce + z_weight * z, count, ce, z, grad_hidden, grad_weight
 
 
 @_forward.register_fake
-def _(hidden, weight, labels, ce_weight, z_weight, chunk, product_dtype, need_hidden, need_weight):
-    total = hidden.new_empty((), dtype=_wide(product_dtype))
+def _(
+    hidden, weight, labels, ce_weight, z_weight, chunk, dtype, need_hidden, need_weight, form="auto"
+):
+    total = hidden.new_empty((), dtype=wide_dtype(dtype))
     return (
         total,
         labels.new_empty(()),
@@ -137,7 +62,7 @@ def _(hidden, weight, labels, ce_weight, z_weight, chunk, product_dtype, need_hi
 # An op without a derivative: asking for the second one raises instead of giving a wrong number.
 @torch.library.custom_op("plm::linear_cross_entropy_backward", mutates_args=())
 def _scale(grad: Tensor, grad_hidden: Tensor, grad_weight: Tensor) -> tuple[Tensor, Tensor]:
-    return grad_hidden * grad.to(grad_hidden.dtype), grad_weight * grad.to(grad_weight.dtype)
+    return scaled(grad, grad_hidden, grad_weight)
 
 
 @_scale.register_fake
@@ -153,7 +78,7 @@ def _keep(ctx, inputs, output) -> None:
 
 
 def _backward(ctx, grad: Tensor | None, *_) -> tuple:
-    nothing = (None,) * 7
+    nothing = (None,) * 8
     if grad is None:
         return None, None, *nothing
     grads = _scale(grad, *ctx.saved_tensors)
@@ -171,6 +96,7 @@ def linear_cross_entropy(
     ce_weight: float = 1.0,
     z_weight: float = 0.0,
     chunk: int | None = None,
+    form: str = "auto",
 ) -> LinearCrossEntropy:
     """Cross-entropy of `hidden @ weight.T` and the squared log-partition, summed over kept rows.
 
@@ -184,18 +110,14 @@ def linear_cross_entropy(
         ce_weight: factor on the cross-entropy in the total.
         z_weight: factor on the squared log-sum-exp in the total.
         chunk: rows at a time; None chooses by vocabulary and device.
+        form: "auto", "triton" or "torch".
     Returns:
         Sums in fp32 (fp64 for fp64); under autocast the product runs in its dtype.
     Raises:
-        ConfigError: chunk is not positive.
+        ConfigError: a label is neither a token nor IGNORE_INDEX, shapes do not fit, chunk is not
+            positive, or form cannot be had.
     """
-    device = hidden.device.type
-    if chunk is None:
-        chunk = _default_chunk(weight.shape[0], device)
-    if chunk < 1:
-        raise ConfigError(f"chunk={chunk} of linear_cross_entropy must be at least 1 row")
-    autocast = torch.is_autocast_enabled(device) and hidden.dtype != torch.float64
-    product_dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
+    check("linear_cross_entropy", hidden, weight, labels, chunk)
     grad = torch.is_grad_enabled()
     total, count, ce, z, _, _ = _forward(
         hidden,
@@ -204,8 +126,9 @@ def linear_cross_entropy(
         float(ce_weight),
         float(z_weight),
         chunk,
-        product_dtype,
+        product_dtype(hidden),
         grad and hidden.requires_grad,
         grad and weight.requires_grad,
+        form,
     )
     return LinearCrossEntropy(total, count, ce.detach(), z.detach())

@@ -152,3 +152,42 @@ def test_opcheck_and_one_graph():
 def test_chunk_must_be_positive():
     with pytest.raises(ConfigError, match="chunk=0 of linear_cross_entropy"):
         linear_cross_entropy(*case(4), chunk=0)
+
+
+def on(place: str, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    return [tensor.to(place) for tensor in tensors]
+
+
+@pytest.mark.parametrize("settings", [{}, {"z_weight": 0.1}, {"ce_weight": 0.0, "z_weight": 0.1}])
+@pytest.mark.parametrize(("rows", "masked"), [(0, 0.0), (1, 0.0), (63, 0.3), (41, 0.0), (9, 1.0)])
+def test_triton_is_near_fp64(place: str, rows: int, masked: float, settings: dict):
+    from tests.kernels.interpreter import poisoned
+
+    hidden, weight, labels = on(place, *case(rows, masked))
+    expected = outcome(reference.linear_cross_entropy, hidden, weight, labels, **settings)
+    # Chunks of 17 rows of two blocks.
+    settings = {**settings, "form": "triton", "chunk": 17}
+    with poisoned():
+        got = outcome(linear_cross_entropy, hidden.float(), weight.float(), labels, **settings)
+    for a, b in zip(got, expected, strict=True):
+        assert (a - b).abs().max() <= 1e-5 * b.abs().max() if b.numel() else a.shape == b.shape
+
+
+def test_triton_in_bf16_errs_no_more_than_torch_does(place: str):
+    hidden, weight, labels = on(place, *case(40))
+    exact = outcome(reference.linear_cross_entropy, hidden, weight, labels)
+    narrow = hidden.bfloat16(), weight.bfloat16(), labels
+    plain = outcome(linear_cross_entropy, *narrow, form="torch")
+    got = outcome(linear_cross_entropy, *narrow, form="triton")
+    for a, b, c in zip(got, plain, exact, strict=True):
+        assert a.dtype == b.dtype
+        assert (a - c).abs().max() <= 2 * (b - c).abs().max()
+
+
+def test_triton_makes_no_gradient_that_nobody_needs(place: str, monkeypatch):
+    from plm.kernels import linear_rows_triton
+
+    hidden, weight, labels = on(place, *case(9, dtype=torch.float32))
+    monkeypatch.setattr(linear_rows_triton.TritonMiddle, "gradient", None)
+    total = linear_cross_entropy(hidden, weight, labels, form="triton").total
+    torch.testing.assert_close(total, linear_cross_entropy(hidden, weight, labels).total)
