@@ -18,7 +18,8 @@ PEERS_ENV := .venv-peers/bin/python
 PEERS_READY := .venv-peers/.ready
 # With what they import that .venv lacks; --no-deps, since their bounds would replace torch.
 PEERS := megatron-core==0.16.1 datatrove==0.10.1 litdata==0.2.76 \
-	loguru humanize boto3 botocore jmespath s3transfer tifffile obstore
+	loguru humanize boto3 botocore jmespath s3transfer tifffile obstore liger-kernel==0.8.5
+PEERS_IMPORT := import datatrove, litdata, megatron.core, liger_kernel.ops.rms_norm
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
 help: ## List these commands
@@ -105,7 +106,6 @@ $(PEERS_READY): $(READY) Makefile
 		> "$$($(PEERS_ENV) -c '$(SITE)')/environment.pth"; \
 	$(PEERS_ENV) -m pip --disable-pip-version-check --no-input install --quiet --no-deps \
 		$(PEERS) || { echo "Set-up failed (see above); the network is needed" >&2; exit 2; }; \
-	$(PEERS_ENV) -c 'import datatrove, litdata, megatron.core' 2>/dev/null || { \
-		echo "A peer cannot be imported: $(PEERS_ENV) -c 'import datatrove, litdata," \
-			"megatron.core'" >&2; exit 2; }; \
+	$(PEERS_ENV) -c '$(PEERS_IMPORT)' 2>/dev/null || { \
+		echo "A peer cannot be imported: $(PEERS_ENV) -c '$(PEERS_IMPORT)'" >&2; exit 2; }; \
 	touch $(PEERS_READY)
