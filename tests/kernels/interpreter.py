@@ -105,6 +105,8 @@ class Memory:
 
     def touch(self, addresses: np.ndarray, mask: np.ndarray, size: int, write: bool) -> None:
         """A program loads or stores `size` bytes at each address whose mask is true."""
+        # A block's mask and a comparison of numbers make int32.
+        mask = mask.astype(bool)
         addresses = np.broadcast_to(addresses, np.broadcast_shapes(addresses.shape, mask.shape))
         found = addresses[np.broadcast_to(mask, addresses.shape)].astype(np.uint64)
         inside = np.zeros(found.shape, bool)

@@ -1,7 +1,11 @@
 import pytest
 import torch
 
+from plm.errors import ConfigError
 from plm.kernels import reference, rms_norm
+from plm.kernels.tiles import Tile, override
+from tests.kernels.interpreter import guarded, poisoned
+from tests.kernels.nearness import assert_near
 
 EPS = 1e-6
 
@@ -68,3 +72,88 @@ def test_opcheck_and_one_graph():
     torch.library.opcheck(torch.ops.plm.rms_norm.default, (x, weight, EPS))
     compiled = torch.compile(rms_norm, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(x, weight, EPS), rms_norm(x, weight, EPS))
+
+
+def case(rows: int, size: int, dtype: torch.dtype, place: str) -> list[torch.Tensor]:
+    """x, weight, incoming gradient."""
+    shapes = (rows, size), (size,), (rows, size)
+    return [guarded(torch.randn(shape).to(place, dtype)) for shape in shapes]
+
+
+def by_triton(x, weight, eps):
+    return rms_norm(x, weight, eps, form="triton")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("shape", [(1, 5), (7, 63), (5, 100), (11, 64), (3, 257), (0, 8)])
+def test_triton_is_near_fp64(shape: tuple, dtype: torch.dtype, place: str):
+    data = case(*shape, dtype, place)
+    with poisoned():
+        got = outcome(by_triton, *data)
+    expected = outcome(reference.rms_norm, *(value.double() for value in data))
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == dtype
+        assert_near(a, b)
+
+
+def test_triton_takes_weights_of_another_dtype(place: str):
+    x, weight, grad = case(7, 100, torch.bfloat16, place)
+    weight = weight.float()
+    got = outcome(by_triton, x, weight, grad)
+    expected = outcome(reference.rms_norm, x.double(), weight.double(), grad.double())
+    assert [value.dtype for value in got] == [torch.bfloat16, torch.bfloat16, torch.float32]
+    for a, b in zip(got, expected, strict=True):
+        assert_near(a, b)
+
+
+def test_triton_gives_the_same_bits_twice_and_in_any_tile(place: str):
+    data = case(9, 96, torch.float32, place)
+    first = outcome(by_triton, *data)
+    tile = Tile({"BLOCK_SIZE": 1024, "STAGES": 2}, 8)
+    flat = Tile({"BLOCK_SIZE": 1024}, 8)
+    with override(rms_norm=flat, rms_norm_backward=tile):
+        other = outcome(by_triton, *data)
+    for a, b, c in zip(first, outcome(by_triton, *data), other, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c)
+
+
+def test_triton_takes_a_gradient_that_is_not_contiguous(place: str):
+    x, weight, _ = case(6, 32, torch.float32, place)
+    grads = []
+    for function in (by_triton, reference.rms_norm):
+        a = x.clone().requires_grad_()
+        function(a, weight, EPS).sum().backward()
+        grads.append(a.grad)
+    torch.testing.assert_close(*grads, rtol=1e-5, atol=1e-5)
+
+
+def test_triton_refuses_a_second_derivative(place: str):
+    x, weight, _ = case(5, 32, torch.float32, place)
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(by_triton(x, weight, EPS).sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="rms_norm_backward"):
+        torch.autograd.grad(first.sum(), x)
+
+
+def test_triton_opcheck_and_one_graph(place: str):
+    x, weight, _ = case(5, 32, torch.float32, place)
+    arguments = (x.requires_grad_(), weight.requires_grad_(), EPS, True)
+    torch.library.opcheck(torch.ops.plm.rms_norm.default, arguments)
+    compiled = torch.compile(by_triton, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x, weight, EPS), by_triton(x, weight, EPS))
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "message"),
+    [
+        (torch.ones(2, 8).double(), torch.ones(8), "rms_norm: x is torch.float64; the Triton"),
+        (torch.ones(2, 8), torch.ones(8).double(), "rms_norm: weight is torch.float64"),
+        (torch.ones(2, 8), torch.ones(7), r"weight has shape \(7,\), the rows of x are 8 long"),
+        (torch.ones(8, 2).t(), torch.ones(8), "rms_norm: x is not contiguous"),
+        (torch.ones(1, 8193), torch.ones(8193), "x has rows of 8193; the Triton .* 1 to 8192"),
+    ],
+)
+def test_triton_says_what_it_does_not_take(x, weight, message: str):
+    with pytest.raises(ConfigError, match=message):
+        rms_norm(x, weight, EPS, form="triton")
