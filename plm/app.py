@@ -68,8 +68,9 @@ def check_parts(settings: dict[str, Any]) -> None:
     import torch
 
     from plm import handoff
+    from plm.kernels import dispatch
     from plm.optimizer.common import NamedParameter
-    from plm.precision import precision_of
+    from plm.precision import accelerator_of, precision_of
 
     plan = Plan.read(settings["phases"])
     with torch.device("meta"):
@@ -80,7 +81,9 @@ def check_parts(settings: dict[str, Any]) -> None:
             build(node)
     some = NamedParameter("some.weight", torch.nn.Parameter(torch.zeros(2, 2)), "up")
     build(settings["optimizer"])([some], lr=settings["peak_lr"])
-    precision_of(settings["precision"], settings["trainer"]["accelerator"])
+    accelerator = settings["trainer"]["accelerator"]
+    precision_of(settings["precision"], accelerator)
+    dispatch.which(settings["kernels"], accelerator_of(accelerator))
     handoff.find(settings["init_from"], settings["init"], "")
 
 

@@ -1,8 +1,9 @@
 """What a forward keeps for its backward, counted on tensors that take no memory.
 
 The model's own code runs on fake tensors of the real shapes, so that the count holds for any mixer,
-feed-forward or loss. Only attention on a GPU is stood in for: there a fused kernel keeps queries,
-keys, values, output and log-sum-exp, where the CPU's plain path keeps the pattern.
+feed-forward or loss; for a GPU, with the ops that its kernels fuse. Only torch's own attention on a
+GPU is stood in for: there it keeps queries, keys, values, output and log-sum-exp, where the CPU's
+plain path keeps the pattern.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from plm.batch import LossSum
 from plm.config import build
+from plm.kernels.dispatch import assumed
 from plm.model.attention.common import SoftmaxAttention
 from plm.model.context import Context
 from plm.optimizer.common import NamedParameter
@@ -99,7 +101,7 @@ class Tally:
 
 
 class _FusedAttention(torch.autograd.Function):
-    """Keeps what the fused kernels of a GPU keep; computes nothing."""
+    """Keeps what torch's attention on a GPU keeps; computes nothing."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
@@ -157,10 +159,13 @@ def saved_bytes(
             fused = isinstance(module, SoftmaxAttention) and module.plain and gpu
             if fused and model.kernels != "reference":
                 module.forward = _attend_fused
+        if gpu and model.kernels == "auto":
+            model.use_kernels("triton")
         tokens = torch.zeros(rows, seq_len, dtype=torch.int64)
         context = Context(positions=tokens, doc_ids=tokens if isolate else None)
         mixed = torch.autocast("cpu", torch.bfloat16) if precision == "mixed" else nullcontext()
-        with mixed, torch.autograd.graph.saved_tensors_hooks(tally.pack, lambda held: held):
+        saved = torch.autograd.graph.saved_tensors_hooks(tally.pack, lambda held: held)
+        with assumed() if gpu else nullcontext(), mixed, saved:
             model(
                 tokens,
                 context=context,

@@ -70,17 +70,20 @@ def load(path: Path) -> dict[tuple[str, str, str, str], dict[str, Any]]:
         return {}
     if record["triton"] != triton.__version__:
         return {}
-    return {(r["kernel"], r["case"], r["arch"], r["tile"]): r for r in record["rows"]}
+    empty = {"matrix": "", "copies": "", "failed": "", "problems": []}
+    rows = [{**empty, **row} for row in record["rows"]]
+    return {(r["kernel"], r["case"], r["arch"], r["tile"]): r for r in rows}
 
 
 def write(found: list[dict[str, Any]]) -> None:
     """Write the record and its page."""
     import triton
 
-    record = {"triton": triton.__version__, "rows": found}
-    lines = ",\n".join(json.dumps(row) for row in record["rows"])
+    # What is empty is left out: of a clean line, its problems.
+    kept = ({k: v for k, v in row.items() if v or v == 0} for row in found)
+    lines = ",\n".join(json.dumps(row) for row in kept)
     RECORD.write_text(
-        f'{{"triton": "{record["triton"]}", "rows": [\n{lines}\n]}}\n', "utf-8"
+        f'{{"triton": "{triton.__version__}", "rows": [\n{lines}\n]}}\n', "utf-8"
     )  # fmt: skip
     PAGE.write_text(page(found, triton.__version__), "utf-8")
 
@@ -105,17 +108,35 @@ def page(found: list[dict[str, Any]], version: str) -> str:
     ]
     for kernel in dict.fromkeys(row["kernel"] for row in found):
         text.append(f"\n## {kernel}\n")
-        text.append("| architecture | tile | case | registers | shared | matrix | copies | load |")
-        text.append("|---|---|---|---|---|---|---|---|")
-        text += [_line(row) for row in found if row["kernel"] == kernel]
+        cases = dict.fromkeys(row["case"] for row in found if row["kernel"] == kernel)
+        text.append(f"Cases: {', '.join(cases)}; the most that any of them needs.\n")
+        text.append("| architecture | tile | registers | shared | matrix | copies | load |")
+        text.append("|---|---|---|---|---|---|---|")
+        grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in found:
+            if row["kernel"] == kernel:
+                grouped.setdefault((row["arch"], row["tile"]), []).append(row)
+        text += [_line(_most(rows)) for rows in grouped.values()]
     return "\n".join(text) + "\n"
+
+
+def _most(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """One line for all cases of a tile: the most they need, the least they reach."""
+    problems = [f"{r['case']}: {'; '.join(r['problems'])}" for r in rows if r["problems"]]
+    return {
+        **rows[0],
+        "registers": max(row["registers"] for row in rows),
+        "shared_bytes": max(row["shared_bytes"] for row in rows),
+        "load_bits": min(row["load_bits"] for row in rows),
+        "problems": problems,
+    }
 
 
 def _line(row: dict[str, Any]) -> str:
     shared = f"{row['shared_bytes'] / 1024:.1f} KiB" if row["shared_bytes"] else "–"
     problem = f" **{'; '.join(row['problems'])}**" if row["problems"] else ""
     cells = (
-        row["arch"], row["tile"] + problem, row["case"], str(row["registers"]), shared,
+        row["arch"], row["tile"] + problem, str(row["registers"]), shared,
         row["matrix"] or "–", row["copies"] or "–", f"{row['load_bits']} bits",
     )  # fmt: skip
     return "| " + " | ".join(cells) + " |"
@@ -187,7 +208,7 @@ def show(kernel: str, arch: str, jobs: int) -> int:
         raise ConfigError(f"kernel={kernel}: none begins so; {', '.join(k.name for k in known)}")
     names = [row.name for row in rows(chosen) if arch in ("", row.arch)]
     for row in compile_all(names, jobs):
-        print(f"{row['kernel']} {_line(row)}")
+        print(f"{row['kernel']} {row['case']} {_line(row)}")
     return 0
 
 

@@ -1,10 +1,11 @@
 """What a step tells: a row of metrics.csv, the loggers, the progress line."""
 
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 
 from plm.batch import Batch
@@ -43,26 +44,38 @@ class Recorder(pl.Callback):
         self._tokens, self._seconds, self._wait, self._before = 0, 0.0, 0.0, 0.0
         self._ended, self._flops = time.perf_counter(), 0.0
         self._zeros: dict[str, Tensor] = {}
-        self._watch, self._hooks = False, []
+        self._release: list[Callable[[], Any]] = []
         self.loss: float | None = None
         self.speed = {"tokens": 0, "seconds": 0.0, "flops": 0.0}
 
     def on_train_start(self, trainer: pl.Trainer, stage: Any) -> None:
-        """Listen to the sparse activations of each layer."""
-        # A hook would cut every compiled layer in two.
-        for index, layer in enumerate([] if stage.compiled else stage.model.layers):
-            for module in layer.modules():
-                if getattr(module, "sparse", False):
-                    self._hooks.append(module.register_forward_hook(self._count(str(index))))
+        """The wait for the first batch begins."""
         self._ended = time.perf_counter()
 
-    def _count(self, layer: str) -> Any:
-        @torch.compiler.disable
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if self._watch and module.training:
+    def _listen(self, stage: Any) -> None:
+        """Listen to the sparse activations of each layer, for one micro-batch.
+
+        By a hook, which keeps a feed-forward from being fused, only where the activation has no
+        `observe`. Compiled layers are left out, a hook would cut each of them in two.
+        """
+        for index, layer in enumerate([] if stage.compiled else stage.model.layers):
+            for module in layer.modules():
+                if not getattr(module, "sparse", False):
+                    continue
+                count = self._count(str(index), module)
+                if hasattr(module, "observe"):
+                    module.observe = count
+                    self._release.append(partial(setattr, module, "observe", None))
+                else:
+                    hook = module.register_forward_hook(lambda _, args, out, tell=count: tell(out))
+                    self._release.append(hook.remove)
+
+    def _count(self, layer: str, module: nn.Module) -> Callable[[Tensor], None]:
+        def count(output: Tensor) -> None:
+            if module.training:
                 self._zeros[layer] = (output.detach() == 0).float().mean()
 
-        return hook
+        return count
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, stage: Any, batch: Batch, batch_idx: int
@@ -73,7 +86,8 @@ class Recorder(pl.Callback):
         if batch.first:
             # What passes between a step's micro-batches is in its own time already.
             self._before += waited
-        self._watch = batch.last and self._due(stage, batch.step)
+        if batch.last and self._due(stage, batch.step):
+            self._listen(stage)
 
     def _due(self, stage: Any, step: int) -> bool:
         return step % self.every == 0 or step + 1 == stage.plan.total_steps
@@ -82,6 +96,8 @@ class Recorder(pl.Callback):
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Write the row that is due."""
+        while self._release:
+            self._release.pop()()
         if batch.last:
             phase = stage.plan.at(batch.step).phase
             self._tokens += phase.global_batch_tokens

@@ -12,7 +12,16 @@ from pathlib import Path
 from plm.kernels.tiles import GATED, Kernel, Tile
 
 # Modules whose KERNELS are compiled and recorded, in the order of the table.
-MODULES = ()
+MODULES = (
+    "linear_rows_configs",
+    "relu2_mlp_configs",
+    "mla_attention_configs",
+    "mla_decode_configs",
+    "rms_norm_configs",
+    "latent_norm_configs",
+    "rope_configs",
+    "relu2_configs",
+)
 
 
 @dataclass(frozen=True)

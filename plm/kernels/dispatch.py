@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
@@ -16,6 +17,18 @@ FORMS = ("auto", "triton", "torch")
 OLDEST_TRITON = (3, 6)
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
+_assumed = False
+
+
+@contextmanager
+def assumed() -> Iterator[None]:
+    """Within it Triton counts as usable: for planning on tensors that hold nothing."""
+    global _assumed
+    before, _assumed = _assumed, True
+    try:
+        yield
+    finally:
+        _assumed = before
 
 
 @lru_cache(maxsize=1)
@@ -45,6 +58,19 @@ def _gpu(index: int) -> str | None:
     return None
 
 
+# Constants to torch.compile, which would look through the caches and warn.
+@torch.compiler.assume_constant_result
+def _machine(kind: str, index: int) -> str | None:
+    """Why no kernel runs on this machine's device, or None."""
+    problem = _triton()
+    return _gpu(index) if problem is None and kind == "cuda" and not interpreting() else problem
+
+
+@torch.compiler.assume_constant_result
+def _off(op: str, index: int) -> bool:
+    return devices.switched_off(op, index)
+
+
 def _tensors(tensors: Mapping[str, Tensor]) -> str | None:
     """Why no kernel takes these tensors, or None; the first is what the others are held to."""
     first_name, first = next(iter(tensors.items()))
@@ -57,7 +83,30 @@ def _tensors(tensors: Mapping[str, Tensor]) -> str | None:
         return None if first.device.type == "cpu" else "TRITON_INTERPRET is set: it is for tests"
     if first.device.type != "cuda":
         return f"{first_name} is on {first.device}; the Triton kernel takes GPU tensors"
-    return _gpu(first.device.index or 0)
+    return None
+
+
+def which(kernels: str, device: str) -> str:
+    """What runs in a whole model, in words.
+
+    Args:
+        kernels: a choice of `plm.kernels.pick`.
+        device: type of the tensors' device, "cuda" or "cpu".
+    Raises:
+        ConfigError: kernels=triton cannot be had here.
+    """
+    if kernels == "reference":
+        return "plain torch (reference)"
+    problem = _machine(device, 0)
+    if problem is None and device != "cuda" and not interpreting():
+        problem = "the Triton kernels need a GPU, and this run is on the CPU"
+    if kernels == "triton" and problem is not None:
+        raise ConfigError(f"kernels=triton: {problem}; kernels=auto takes plain torch there")
+    if kernels == "triton" and interpreting():
+        return "Triton in its interpreter (TRITON_INTERPRET): for tests"
+    if device != "cuda":
+        return "torch's, chosen for a CPU; chunked loss"
+    return "Triton" if problem is None else f"plain torch, chunked loss: {problem}"
 
 
 def _nothing() -> str | None:
@@ -88,9 +137,12 @@ def use_triton(
     first = next(iter(tensors.values()))
     if form == "auto" and first.device.type != "cuda":
         return False
-    why = _triton() or _tensors(tensors) or problem()
+    if _assumed:
+        return problem() is None
+    index = first.device.index or 0
+    why = _machine(first.device.type, index) or _tensors(tensors) or problem()
     if why is None:
-        return form == "triton" or not devices.switched_off(op, first.device.index or 0)
+        return form == "triton" or not _off(op, index)
     if form == "triton":
         raise ConfigError(f"{op}: {why}")
     _say_once(f"{op}: {why}; plain torch runs instead")

@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from plm.batch import Batch, LossSum
+from plm.kernels import document_bounds
 
 
 @dataclass
@@ -20,9 +21,11 @@ class Context:
         tokens_seen: tokens of the run before this batch.
         rope_theta: base of the rotary angles that the phase asks for; None: the model's own.
         wide: dtype of tables computed here, at least fp32: fp64 in a model in fp64.
-        kernels: "auto", or "reference" for plain, twice differentiable torch with every tap.
+        kernels: "auto", "triton" to insist on the GPU's kernels, or "reference" for plain, twice
+            differentiable torch with every tap.
         extras: what the batch's source added, by name.
         taps: outputs of the named parts that a regularizer reads, by module name.
+        read: modules whose outputs a regularizer reads.
         losses: what the parts added with add_loss, by "<module path>.<name>".
         layer: module path of the layer that runs, kept by the model.
         part: name in the layer of the part that runs, kept by the block.
@@ -39,6 +42,7 @@ class Context:
     kernels: str = "auto"
     extras: dict[str, Tensor] = field(default_factory=dict)
     taps: dict[str, Tensor] = field(default_factory=dict)
+    read: set[nn.Module] = field(default_factory=set)
     losses: dict[str, LossSum] = field(default_factory=dict)
     layer: str = ""
     part: str = ""
@@ -75,6 +79,14 @@ class Context:
             angle = self.positions[..., None].double() * theta ** (-exponent / dim)
             self.shared[key] = (angle.cos().to(self.wide), angle.sin().to(self.wide))
         return self.shared[key]  # type: ignore[return-value]
+
+    def document_bounds(self) -> tuple[Tensor | None, Tensor | None]:
+        """First position and end of each token's document, [B, T] int32; None: a row is one."""
+        if self.doc_ids is None:
+            return None, None
+        if "bounds" not in self.shared:
+            self.shared["bounds"] = document_bounds(self.doc_ids)
+        return self.shared["bounds"]  # type: ignore[return-value]
 
     def attention_mask(self) -> Tensor | None:
         """[B, 1, T, T] bool, True where a query may see a key; None: plain causal, or no mask."""

@@ -3,24 +3,20 @@
 Paper: Su et al., RoFormer (arXiv:2104.09864), section 3.2
 """
 
-import torch
 from torch import Tensor
 
+from plm.kernels import pick
+from plm.model.common import fuses
 
-def rotate(x: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+
+def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], kernels: str = "auto") -> Tensor:
     """Turn each pair of `x` by its position's angle.
 
     Args:
         x: [B, T, H, R] or [B, T, R], R even.
         rotary: cosine and sine, each [B, T, R / 2], fp32 or fp64.
+        kernels: "auto", "triton" or "reference".
     Returns:
         Same shape and dtype as x; computed in fp32, in fp64 for fp64.
     """
-    cos, sin = rotary
-    if x.dim() == 4:
-        cos, sin = cos[:, :, None], sin[:, :, None]
-    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    cos, sin = cos.to(wide.dtype), sin.to(wide.dtype)
-    even, odd = wide[..., 0::2], wide[..., 1::2]
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+    return pick(kernels if fuses(kernels, x) else "reference").rope(x, *rotary)

@@ -34,6 +34,7 @@ def reading(
         raise ConfigError(
             f"compile=true hides {min(parts)}, which a regularizer reads; set compile=false"
         )
+    context.read.update(model.get_submodule(part) for part in parts)
     hooks = [
         model.get_submodule(part).register_forward_hook(partial(_leave, context.taps, part))
         for part in sorted(parts)

@@ -57,7 +57,7 @@ class Transformer(nn.Module):
         initializer_range: standard deviation of initial weights.
         depth_scaled_init: divide it by sqrt(2 L) for what writes into the residual stream.
         checkpoint_activations: recompute each block in the backward instead of keeping it.
-        kernels: "auto" or "reference".
+        kernels: "auto", "triton" or "reference".
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Transformer(nn.Module):
         self.use_kernels(kernels)
 
     def use_kernels(self, kernels: str) -> None:
-        """Switch the whole model to "auto" or "reference".
+        """Switch the whole model to "auto", "triton" or "reference".
 
         Raises:
             ConfigError: another name.

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from plm.kernels.dispatch import which
+from plm.precision import accelerator_of
 from plm.report.format import human_time, human_tokens
 
 log = logging.getLogger("plm")
@@ -22,7 +24,8 @@ def show(job: Any, peak: float) -> None:
         peak: FLOP/s of all devices together; 0: unknown.
     """
     settings, plan, about = job.settings, job.plan, describe(job.model)
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    kind = accelerator_of(settings["trainer"]["accelerator"])
+    device = "CPU" if kind == "cpu" else torch.cuda.get_device_name()
     lines = [
         ("run", str(job.folder.path)),
         ("model", f"{human_tokens(about['parameters'])} parameters: {about['describe']}"),
@@ -40,12 +43,11 @@ def show(job: Any, peak: float) -> None:
                 f"{planned.rows} x {phase.seq_len}; {rate.shape} to {rate.to:g}{warm}; {mixture}",
             )
         )
-    kernels = settings["kernels"]
     lines += [
         ("data", _data(job)),
         ("precision", f"{settings['precision']} on {job.world} x {device}, "
                       f"{torch.get_num_threads()} threads each"),
-        ("kernels", "plain torch (reference)" if kernels == "reference" else "torch, chunked loss"),
+        ("kernels", which(settings["kernels"], kind)),
     ]  # fmt: skip
     if peak:
         flops = sum(3 * job.model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)

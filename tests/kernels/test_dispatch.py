@@ -108,3 +108,34 @@ def test_the_record_of_a_machine(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.delenv("PLM_KERNELS")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert devices.record() == tmp_path / "plm" / "kernels.json"
+
+
+@pytest.mark.parametrize(
+    ("kernels", "device", "interpreted", "gpu", "says"),
+    [
+        ("reference", "cuda", False, None, "plain torch (reference)"),
+        ("auto", "cpu", False, None, "torch's, chosen for a CPU; chunked loss"),
+        ("auto", "cuda", False, None, "Triton"),
+        ("auto", "cuda", False, "too old", "plain torch, chunked loss: too old"),
+        ("triton", "cuda", False, None, "Triton"),
+        ("triton", "cpu", True, None, "Triton in its interpreter (TRITON_INTERPRET): for tests"),
+    ],
+)
+def test_what_runs_in_words(kernels, device, interpreted, gpu, says: str, monkeypatch):
+    monkeypatch.setattr(dispatch, "interpreting", lambda: interpreted)
+    monkeypatch.setattr(dispatch, "_gpu", lambda index: gpu)
+    assert dispatch.which(kernels, device) == says
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu", "says"),
+    [
+        ("cpu", None, "the Triton kernels need a GPU, and this run is on the CPU"),
+        ("cuda", "this GPU is sm_75", "this GPU is sm_75"),
+    ],
+)
+def test_insisting_for_a_whole_model(device: str, gpu: str | None, says: str, monkeypatch):
+    monkeypatch.setattr(dispatch, "interpreting", lambda: False)
+    monkeypatch.setattr(dispatch, "_gpu", lambda index: gpu)
+    with pytest.raises(ConfigError, match=f"kernels=triton: {says}; kernels=auto takes plain"):
+        dispatch.which("triton", device)

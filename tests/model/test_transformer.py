@@ -295,7 +295,7 @@ def test_lower_precisions_stay_close(choice: str, dtype: torch.dtype):
     [
         ("model.vocab_size=0", "model.vocab_size=0 must be at least 1"),
         ("model.num_hidden_layers=0", "model.num_hidden_layers=0 must be at least 1"),
-        ("kernels=fast", "kernels='fast' is not one of: auto, reference"),
+        ("kernels=fast", "kernels='fast' is not one of: auto, triton, reference"),
     ],
 )
 def test_sizes_that_cannot_work(override: str, message: str):

@@ -20,8 +20,24 @@ def test_the_page_shows_every_line_and_its_problems():
     bad = {**ROW, "arch": "sm_89", "problems": ["8 bytes of stack"]}
     text = kernels.page([ROW, bad], "3.7.1")
     assert "triton 3.7.1" in text and "1 of 2 lines are clean" in text
-    assert "| sm_90 | M128 8w 2s | 1_8b | 200 | 65.0 KiB | wgmma | cp.async | 128 bits |" in text
-    assert "| sm_89 | M128 8w 2s **8 bytes of stack** |" in text
+    assert "| sm_90 | M128 8w 2s | 200 | 65.0 KiB | wgmma | cp.async | 128 bits |" in text
+    assert "| sm_89 | M128 8w 2s **1_8b: 8 bytes of stack** |" in text
+
+
+def test_a_line_of_the_page_is_the_worst_of_its_cases():
+    other = {**ROW, "case": "135m", "registers": 210, "shared_bytes": 1024, "load_bits": 64}
+    text = kernels.page([ROW, other], "3.7.1")
+    assert "Cases: 1_8b, 135m; " in text
+    assert "| sm_90 | M128 8w 2s | 210 | 65.0 KiB | wgmma | cp.async | 64 bits |" in text
+
+
+def test_what_is_written_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "RECORD", tmp_path / "kernels.json")
+    monkeypatch.setattr(kernels, "PAGE", tmp_path / "kernels.md")
+    bad = {**ROW, "case": "135m", "matrix": "", "problems": ["2 spills"]}
+    kernels.write([ROW, bad])
+    assert list(kernels.load(tmp_path / "kernels.json").values()) == [ROW, bad]
+    assert "2 spills" in (tmp_path / "kernels.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -81,8 +81,9 @@ class GQA(nn.Module):
     def _qkv(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """[B, H, T, K], [B, Hk, T, K], [B, Hk, T, U]."""
         rotary = context.rotary(self.key, self.rope_theta)
-        q = rotate(self.q_proj(hidden).unflatten(-1, (self.heads, self.key)), rotary)
-        k = rotate(self.k_proj(hidden).unflatten(-1, (self.kv_heads, self.key)), rotary)
+        q = self.q_proj(hidden).unflatten(-1, (self.heads, self.key))
+        k = self.k_proj(hidden).unflatten(-1, (self.kv_heads, self.key))
+        q, k = rotate(q, rotary, context.kernels), rotate(k, rotary, context.kernels)
         v = self.v_proj(hidden).unflatten(-1, (self.kv_heads, self.value))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from plm.errors import ConfigError
+from plm.kernels import pick
 from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
-from plm.model.common import flops
+from plm.model.common import flops, fuses, plain_linear, unwatched
 from plm.model.context import Context
 from plm.model.matmul.dense import dense
 from plm.model.rotary import rotate
@@ -74,19 +75,26 @@ class MLA(nn.Module):
     def prepare(self, context: Context) -> None:
         """Make the tables that all layers share, outside any compiled block."""
         context.rotary(self.rope, self.rope_theta)
-        context.attention_mask()
+        if fuses(context.kernels, context.positions):
+            context.document_bounds()
+        else:
+            context.attention_mask()
 
     def _queries(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """[B, T, H, N] and, turned, [B, T, H, R]."""
         q = self.q_proj(hidden).unflatten(-1, (self.heads, self.nope + self.rope))
         q_nope, q_rope = q.split([self.nope, self.rope], dim=-1)
-        return q_nope, rotate(q_rope, context.rotary(self.rope, self.rope_theta))
+        rotary = context.rotary(self.rope, self.rope_theta)
+        return q_nope, rotate(q_rope, rotary, context.kernels)
 
     def _latent(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Normed latent [B, T, C] and turned shared key [B, T, R]: what the state keeps."""
-        latent, k_rope = self.kv_a_proj_with_mqa(hidden).split([self.rank, self.rope], dim=-1)
-        k_rope = rotate(k_rope, context.rotary(self.rope, self.rope_theta))
-        return self.kv_a_layernorm(latent), k_rope
+        rotary = context.rotary(self.rope, self.rope_theta)
+        kv_a, norm = self.kv_a_proj_with_mqa(hidden), self.kv_a_layernorm
+        if self._takes_latent(hidden, context):
+            return norm.of_latent(kv_a, rotary, rotate=True)
+        latent, k_rope = kv_a.split([self.rank, self.rope], dim=-1)
+        return norm(latent), rotate(k_rope, rotary, context.kernels)
 
     def _expand(self, latent: Tensor, k_rope: Tensor) -> tuple[Tensor, Tensor]:
         """Keys [B, H, S, K] and values [B, H, S, U] of cached latents."""
@@ -95,8 +103,44 @@ class MLA(nn.Module):
         k_rope = k_rope[:, :, None].expand(-1, -1, self.heads, -1)
         return torch.cat((k_nope, k_rope), dim=-1).transpose(1, 2), v.transpose(1, 2)
 
+    def _takes_latent(self, hidden: Tensor, context: Context) -> bool:
+        """Whether the latent is split, normed and its key turned in one pass."""
+        norm = self.kv_a_layernorm
+        return (
+            fuses(context.kernels, hidden)
+            and hasattr(norm, "of_latent")
+            and unwatched(context, norm)
+        )
+
+    def _whole(self, hidden: Tensor, context: Context) -> bool:
+        """Whether the fused ops do what this mixer would do part by part."""
+        attend = self.attend
+        taps = (attend, attend.q, attend.k, attend.v, attend.pattern)
+        return self._takes_latent(hidden, context) and attend.plain and unwatched(context, *taps)
+
+    def _fused(self, hidden: Tensor, context: Context) -> Tensor:
+        """As forward, without expanding, padding or turning anything in memory."""
+        rotary = context.rotary(self.rope, self.rope_theta)
+        q = self.q_proj(hidden).unflatten(-1, (self.heads, self.nope + self.rope))
+        kv_a = self.kv_a_proj_with_mqa(hidden)
+        latent, k_rope = self.kv_a_layernorm.of_latent(kv_a, rotary, rotate=False)
+        kv = self.kv_b_proj(latent).unflatten(-1, (self.heads, self.nope + self.value))
+        starts, ends = context.document_bounds()
+        return pick(context.kernels).mla_attention(
+            q,
+            kv,
+            k_rope,
+            *rotary,
+            starts=starts,
+            ends=ends,
+            scale=self.scale,
+            causal=context.causal,
+        )
+
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
+        if self._whole(hidden, context):
+            return self.o_proj(self._fused(hidden, context).flatten(-2))
         q = torch.cat(self._queries(hidden, context), dim=-1).transpose(1, 2)
         k, v = self._expand(*self._latent(hidden, context))
         out = self.attend(
@@ -133,8 +177,8 @@ class MLA(nn.Module):
         mask = step_mask(start, new, total, hidden.device)
         settings = {"scale": self.scale, "context": context, "mask": mask, "causal": False}
         # Only there: it goes round kv_b's forward, the chosen matmul, and what the taps promise.
-        plain = type(self.kv_b_proj) is nn.Linear and self.attend.plain
-        if new == 1 and plain and context.kernels == "auto":
+        plain = plain_linear(context, self.kv_b_proj) and self.attend.plain
+        if new == 1 and plain and context.kernels != "reference":
             out = self._absorbed(q_nope, q_rope, latent, k_rope, settings)
         else:
             k, v = self._expand(latent, k_rope)
@@ -149,6 +193,18 @@ class MLA(nn.Module):
         weight = self.kv_b_proj.weight.unflatten(0, (self.heads, self.nope + self.value))
         k_weight, v_weight = weight.split([self.nope, self.value], dim=1)
         q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, k_weight)
+        context = settings["context"]
+        if fuses(context.kernels, latent) and unwatched(context, self.attend):
+            lengths = torch.full((latent.shape[0],), latent.shape[1], dtype=torch.int32)
+            found = pick(context.kernels).mla_decode(
+                q_latent[:, :, 0].contiguous(),
+                q_rope[:, 0],
+                latent,
+                k_rope,
+                lengths.to(latent.device, non_blocking=True),
+                scale=self.scale,
+            )
+            return torch.einsum("bhc,huc->bhu", found, v_weight)[:, :, None]
         q = torch.cat((q_latent, q_rope.transpose(1, 2)), dim=-1)
         k = torch.cat((latent, k_rope), dim=-1)[:, None]
         out = self.attend(q, k, latent[:, None], **settings)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from plm.model.common import Tap, flops
+from plm.model.common import Tap, flops, fuses, unwatched
 from plm.model.context import Context
 
 
@@ -42,9 +42,19 @@ class PreNorm(nn.Module):
         return self._feed_forward(hidden, mixed, context)
 
     def _feed_forward(self, hidden: Tensor, mixed: Tensor, context: Context) -> Tensor:
-        hidden = self.residual_mid(hidden + self.mixed(mixed))
+        norm = self.post_attention_layernorm
+        taps = (norm, self.mixed, self.residual_mid)
+        if (
+            hasattr(norm, "after_sum")
+            and fuses(context.kernels, hidden)
+            and unwatched(context, *taps)
+        ):
+            normed, hidden = norm.after_sum(mixed, hidden)
+        else:
+            hidden = self.residual_mid(hidden + self.mixed(mixed))
+            normed = norm(hidden)
         context.part = "mlp"
-        return self.residual(hidden + self.mlp(self.post_attention_layernorm(hidden), context))
+        return self.residual(hidden + self.mlp(normed, context))
 
     def step(self, hidden: Tensor, state: object, context: Context) -> Tensor:
         """T new positions, [B, T, D] -> [B, T, D]; `state` is the mixer's."""

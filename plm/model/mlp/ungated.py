@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from plm.model.common import Tap, flops
+from plm.kernels import pick
+from plm.model.common import Tap, flops, plain_linear, unwatched
 from plm.model.context import Context
 
 
@@ -38,8 +39,19 @@ class Ungated(nn.Module):
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
+        op = getattr(self.activation, "fused_mlp", None)
+        if op and context.kernels != "reference" and self._whole(context):
+            call = getattr(pick(context.kernels), op)
+            weights = self.up_proj.weight, self.down_proj.weight
+            return call(hidden, *weights, observe=self.activation.observe)
         wide = self.pre_activation(self.up_proj(hidden))
         return self.down_proj(self.activation(wide, context))
+
+    def _whole(self, context: Context) -> bool:
+        """Whether nothing but the two weights and the activation is at work, and nobody looks."""
+        taps = (self.pre_activation, self.activation)
+        projections = self.up_proj, self.down_proj
+        return unwatched(context, *taps) and plain_linear(context, *projections)
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plm.kernels import pick
+from plm.model.common import fuses
 
 
 class RMSNorm(nn.Module):
@@ -26,7 +27,21 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., size], same dtype out."""
+        x = x.contiguous() if fuses(self.kernels, x) else x
         return pick(self.kernels).rms_norm(x, self.weight, self.eps)
+
+    def after_sum(self, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """The norm of x + residual, and the sum, in one pass; [..., size] each."""
+        return pick(self.kernels).add_rms_norm(x, residual, self.weight, self.eps)
+
+    def of_latent(
+        self, kv_a: Tensor, rotary: tuple[Tensor, Tensor], rotate: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Of a projection [..., size + R], the norm of the first part and the second, turned or
+        as it is.
+        """
+        op, size = pick(self.kernels).latent_norm, self.weight.shape[0]
+        return op(kv_a, self.weight, *rotary, self.eps, rank=size, rotate=rotate)
 
     def init_weights(self, generator: torch.Generator, std: float) -> None:
         """Ones, also for a model that was made without memory."""
