@@ -1,7 +1,6 @@
 """Train a small language model: `python train.py +experiment=plm_pretrain`.
 
-Any setting can be given as key=value; --cfg job shows them all, --help explains the groups, -m
-sweeps over lists of values.
+Any setting is given as key=value; --cfg job shows all, --help explains groups, -m sweeps.
 """
 
 import os
@@ -43,7 +42,8 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(CONFIGS))
         return 0
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # Read when torch is loaded. Threads that spin while they wait take the cores from others.
+    os.environ.update({"HYDRA_FULL_ERROR": "1", "OMP_WAIT_POLICY": "PASSIVE"} | os.environ)
     # After --help, which is to come at once.
     import hydra
 

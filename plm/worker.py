@@ -27,9 +27,12 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
     rank = int(os.environ.get("RANK", "0"))
     setup_logging(folder.path, rank)
     keep_freed_memory()
+    from plm import products
+
     try:
         from plm.stages.runner import run_stage
 
+        products.choose(settings["kernels"])
         run_stage(settings, folder)
     except PlmError as error:
         return _end(folder, rank, error, error.exit_code)
@@ -44,6 +47,8 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
             return _end(folder, rank, ConfigError(short), ConfigError.exit_code)
         log.error(traceback.format_exc())
         return _end(folder, rank, error, 1)
+    finally:
+        products.use_torch()
     return 0
 
 

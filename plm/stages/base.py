@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from plm.batch import Batch, LossSum
+from plm.compiling import compile_layers
 from plm.errors import ConfigError, GuardStop
 from plm.metrics import Sums
 from plm.optimizer.common import NamedParameter
@@ -90,12 +90,7 @@ class Stage(pl.LightningModule):
         if mesh is not None and not getattr(self.model, "_plm_sharded", False):
             shard(self.model, mesh["data_parallel"])
             self.model._plm_sharded = True
-        if self.compile_layers and not (torch.cuda.is_available() or _has_compiler()):
-            log.warning("compile=true: there is no C++ compiler here; the layers run uncompiled")
-        elif self.compile_layers:
-            self.compiled = True
-            for layer in self.model.layers:
-                layer.compile()
+        self.compiled = self.compile_layers and compile_layers(self.model)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over all parameters that learn, each named with its role."""
@@ -236,10 +231,6 @@ class Stage(pl.LightningModule):
                 f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
                 f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
             )
-
-
-def _has_compiler() -> bool:
-    return any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl"))
 
 
 def _seed_of(seed: int, batch: Batch) -> int:

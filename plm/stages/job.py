@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from plm import checkpoint, handoff
+from plm import checkpoint, handoff, products
 from plm.config import build
 from plm.data.epochs import check_epochs
 from plm.data.open import open_data
@@ -216,5 +216,6 @@ def conditions() -> dict[str, Any]:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
+        "products": products.in_use(),
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
     }

@@ -1,11 +1,13 @@
 """What is about to run, on one screen, before step 1."""
 
 import logging
+import os
 from typing import Any
 
 import torch
 from torch import nn
 
+from plm import products
 from plm.kernels.dispatch import which
 from plm.precision import accelerator_of
 from plm.report.format import human_time, human_tokens
@@ -47,6 +49,7 @@ def show(job: Any, peak: float) -> None:
         ("data", _data(job)),
         ("precision", f"{settings['precision']} on {job.world} x {device}, "
                       f"{torch.get_num_threads()} threads each"),
+        ("processor", _processor()),
         ("kernels", which(settings["kernels"], kind)),
     ]  # fmt: skip
     if peak:
@@ -56,6 +59,12 @@ def show(job: Any, peak: float) -> None:
         lines.append(("expected", f"about {seconds} at {TYPICAL_SHARE:.0%} of the matmul rate"))
     for name, text in lines:
         log.info("%-14s %s", name, text)
+
+
+def _processor() -> str:
+    waiting = os.environ.get("OMP_WAIT_POLICY", "default").lower()
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{capability}, products by {products.in_use()}, threads wait {waiting}"
 
 
 def _tokens(job: Any) -> str:
