@@ -41,6 +41,8 @@ __all__ = [
     "rms_norm",
     "rope",
 ]
+
+
 class _Insisting:
     """The ops, each insisting on its Triton kernels."""
 

@@ -11,7 +11,16 @@ Cost: 6·D·V FLOPs a kept row with gradients, 2·D·V without; one chunk of log
 import torch
 from torch import Tensor
 
-from plm.kernels.linear_rows import Coefficients, Stats, Sweep, product_dtype, scaled, wide_dtype
+from plm.kernels.linear_rows import (
+    Coefficients,
+    Stats,
+    Sweep,
+    frees_graph,
+    product_dtype,
+    scaled,
+    scaled_in_place,
+    wide_dtype,
+)
 from plm.kernels.linear_rows_check import check
 from plm.kernels.reference.linear_cross_entropy import LinearCrossEntropy
 
@@ -81,7 +90,8 @@ def _backward(ctx, grad: Tensor | None, *_) -> tuple:
     nothing = (None,) * 8
     if grad is None:
         return None, None, *nothing
-    grads = _scale(grad, *ctx.saved_tensors)
+    scale = scaled_in_place if frees_graph() else _scale
+    grads = scale(grad, *ctx.saved_tensors)
     return *(g if needed else None for g, needed in zip(grads, ctx.needed, strict=True)), *nothing
 
 

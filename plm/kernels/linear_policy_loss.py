@@ -23,7 +23,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from plm.kernels.linear_rows import Coefficients, Stats, Sweep, product_dtype, scaled, wide_dtype
+from plm.kernels.linear_rows import (
+    Coefficients,
+    Stats,
+    Sweep,
+    frees_graph,
+    product_dtype,
+    scaled,
+    scaled_in_place,
+    wide_dtype,
+)
 from plm.kernels.linear_rows_check import check, check_rows, check_temperature
 from plm.kernels.reference.linear_policy_loss import LinearPolicyLoss, check_policy
 
@@ -175,7 +184,8 @@ def _backward(ctx, grad: Tensor | None, *_) -> tuple:
     nothing = (None,) * 16
     if grad is None:
         return None, None, *nothing
-    grads = _scale(grad, *ctx.saved_tensors)
+    scale = scaled_in_place if frees_graph() else _scale
+    grads = scale(grad, *ctx.saved_tensors)
     return *(g if needed else None for g, needed in zip(grads, ctx.needed, strict=True)), *nothing
 
 

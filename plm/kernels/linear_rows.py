@@ -204,15 +204,18 @@ class Sweep:
         grad_rows, grad_weight = grads
         count, chunk = self.rows.shape[0], self.chunk
         buffer = None
-        if self.middle.in_place or self.rows.dtype == self.wide:
+        if self.middle.in_place:
             buffer = self.rows.new_empty(min(chunk, count), self.weight.shape[0])
         for start in range(0, count, chunk):
             span = slice(start, start + chunk)
             block, labels, found = self.rows[span], self.labels[span], stats.rows(span)
+            # The chunk before goes, before there is another one.
+            logits = slope = None
+            self.middle.forget()
             logits = torch.mm(
                 block, self.weight.t(), out=None if buffer is None else buffer[: len(block)]
             )
-            if buffer is None:
+            if not self.middle.in_place:
                 logits = logits.to(self.wide)
             if unknown:
                 self.middle.take(logits, labels, found)
@@ -254,6 +257,21 @@ def _middle(op: str, tensors: tuple, dtype: torch.dtype, scale: float, form: str
     from plm.kernels.linear_rows_triton import TritonMiddle
 
     return TritonMiddle(dtype, scale)
+
+
+def frees_graph() -> bool:
+    """Whether the backward that runs frees its graph: what was saved may be overwritten then."""
+    keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    # A mode looks at every op (tracing, FLOP counters): it must see none that works in place.
+    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    return not (keeps is None or watched or torch.is_grad_enabled() or keeps())
+
+
+def scaled_in_place(
+    grad: Tensor, grad_hidden: Tensor, grad_weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `scaled`, without a second copy of the weight's gradient."""
+    return tuple(made.mul_(grad.to(made.dtype)) for made in (grad_hidden, grad_weight))
 
 
 def scaled(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:

@@ -24,6 +24,9 @@ class TorchMiddle:
         self._scale = scale
         self._room: Tensor | None = None
 
+    def forget(self) -> None:
+        self._exponentials = self._moments = None
+
     def take(self, logits: Tensor, labels: Tensor, out: Stats) -> None:
         if self._scale != 1:
             logits = logits.mul_(self._scale)

@@ -121,6 +121,9 @@ class TritonMiddle:
         self.bytes_per_logit = dtype.itemsize
         self._scale = scale
 
+    def forget(self) -> None:
+        """The logits themselves are overwritten, and the next chunk has their place."""
+
     def take(self, logits: Tensor, labels: Tensor, out: Stats) -> None:
         rows, vocab_size = logits.shape
         launch(

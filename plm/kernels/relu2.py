@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from plm.kernels.dispatch import use_triton
+from plm.kernels.reference.relu2 import relu2 as plain
 
 
 @torch.library.custom_op("plm::relu2", mutates_args=())
@@ -71,7 +72,11 @@ def relu2(x: Tensor, *, form: str = "auto") -> Tensor:
     Raises:
         ConfigError: form is "triton" and the kernel cannot run.
     """
-    return _relu2(x, use_triton("relu2", form, {"x": x}, lambda: _problem(x)))[0]
+    triton = use_triton("relu2", form, {"x": x}, lambda: _problem(x))
+    # torch.compile joins the plain form with what is around it; the op would be a wall in there.
+    if torch.compiler.is_compiling() and not triton:
+        return plain(x)
+    return _relu2(x, triton)[0]
 
 
 def _problem(x: Tensor) -> str | None:

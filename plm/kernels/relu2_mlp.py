@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from plm.kernels.dispatch import use_triton
+from plm.kernels.reference.relu2_mlp import relu2_mlp as plain
 
 # Tokens at a time on a CPU, few enough that a block stays in its cache. The weights' gradients
 # are read and written once a block, so that fewer would cost more than they save.
@@ -174,6 +175,9 @@ def relu2_mlp(
         form = "torch"
     tensors = {"x": x, "up": up, "down": down}
     triton = use_triton("relu2_mlp", form, tensors, lambda: _problem(x, up, down))
+    # torch.compile joins the plain form with what is around it; the op would be a wall in there.
+    if torch.compiler.is_compiling() and not triton and observe is None:
+        return plain(x, up, down)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
     y, r = _relu2_mlp(x.reshape(-1, x.shape[-1]), up, down, keep, triton)
     if observe is not None and keep:

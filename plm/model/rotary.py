@@ -6,7 +6,6 @@ Paper: Su et al., RoFormer (arXiv:2104.09864), section 3.2
 from torch import Tensor
 
 from plm.kernels import pick
-from plm.model.common import fuses
 
 
 def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], kernels: str = "auto") -> Tensor:
@@ -19,4 +18,4 @@ def rotate(x: Tensor, rotary: tuple[Tensor, Tensor], kernels: str = "auto") -> T
     Returns:
         Same shape and dtype as x; computed in fp32, in fp64 for fp64.
     """
-    return pick(kernels if fuses(kernels, x) else "reference").rope(x, *rotary)
+    return pick(kernels).rope(x, *rotary)

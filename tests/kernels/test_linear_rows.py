@@ -235,3 +235,25 @@ def test_triton_insisted_on_says_why_not():
     tensors = torch.zeros(6, 8).double(), torch.zeros(37, 8).double(), torch.zeros(6).long()
     with pytest.raises(ConfigError, match=r"hidden is torch\.float64; the Triton kernel takes"):
         linear_cross_entropy(*tensors, form="triton")
+
+
+@pytest.mark.parametrize("name", ["linear_cross_entropy", "linear_policy_loss"])
+def test_a_backward_that_keeps_its_graph_can_run_again(name: str):
+    inputs = [torch.randn(n, 8, requires_grad=True) for n in (6, 37)]
+    loss = OPS[name](*inputs, torch.randint(0, 37, (6,)))
+    first, second, last = (
+        torch.autograd.grad(2.5 * loss, inputs, retain_graph=keeps) for keeps in (True, True, False)
+    )
+    for a, b, c in zip(first, second, last, strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(2.5 * loss, inputs)
+
+
+def test_the_weights_gradient_is_held_once():
+    rows, size, width = 64, 8192, 128
+    hidden, weight = (torch.randn(n, width, requires_grad=True) for n in (rows, size))
+    labels = torch.randint(0, size, (rows,))
+    peak = allocated_peak(lambda: OPS["linear_cross_entropy"](hidden, weight, labels).backward())
+    # A chunk of logits, and its two neighbours in the pass, are the rest.
+    assert peak <= 4 * (size * width + 3 * rows * size)

@@ -505,3 +505,9 @@ def test_imports_neither_torch_nor_triton():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & {"torch", "triton", "numpy"}, path
+
+
+def test_the_page_is_what_is_predicted():
+    from scripts.roofline import PAGE, page
+
+    assert PAGE.read_text("utf-8") == page(), "python scripts/roofline.py write=true"
