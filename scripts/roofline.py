@@ -2,8 +2,10 @@
 
     python scripts/roofline.py
     python scripts/roofline.py scales=[135m,360m,1_8b]
+    python scripts/roofline.py write=true
 
 scales=[<name>,…]  of configs/scale/, 135m and 1_8b by default
+write=true         into docs/roofline.md; with the default scales only
 
 Everything printed is predicted from data sheets; nothing of it was measured on a GPU.
 """
@@ -21,7 +23,17 @@ from plm.errors import ConfigError, PlmError
 from plm.kernels.roofline_report import render
 from scripts.arguments import read
 
-SCALES = Path(__file__).resolve().parents[1] / "configs" / "scale"
+ROOT = Path(__file__).resolve().parents[1]
+SCALES = ROOT / "configs" / "scale"
+PAGE = ROOT / "docs" / "roofline.md"
+DEFAULT = ["135m", "1_8b"]
+HEAD = """# What the roofline predicts of the kernels
+
+Written by `python scripts/roofline.py write=true`. **Every figure on this page is predicted**, from
+counted FLOPs and bytes and from data sheets, except where a time that others published is named as
+such; none was measured by us. `scripts/bench_kernels.py` measures on a GPU.
+
+"""
 
 
 def scale(name: str) -> dict[str, Any]:
@@ -41,14 +53,26 @@ def scale(name: str) -> dict[str, Any]:
     return settings
 
 
+def page() -> str:
+    """What docs/roofline.md holds."""
+    return HEAD + render({name: scale(name) for name in DEFAULT})
+
+
 def main(arguments: list[str]) -> int:
     """Print the tables."""
     if any(argument in ("-h", "--help") for argument in arguments):
         print(__doc__)
         return 0
     try:
-        chosen = read(arguments, {"scales": ["135m", "1_8b"]}, lists=("scales",))
-        print(render({name: scale(name) for name in chosen["scales"]}), end="")
+        defaults = {"scales": DEFAULT, "write": False}
+        chosen = read(arguments, defaults, lists=("scales",), flags=("write",))
+        if chosen["write"] and chosen["scales"] != DEFAULT:
+            raise ConfigError("write=true writes docs/roofline.md of the default scales alone")
+        if chosen["write"]:
+            PAGE.write_text(page(), "utf-8")
+            print(PAGE.relative_to(ROOT))
+        else:
+            print(render({name: scale(name) for name in chosen["scales"]}), end="")
     except PlmError as error:
         print(error, file=sys.stderr)
         return 2
