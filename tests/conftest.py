@@ -13,9 +13,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
-# Before triton is imported anywhere: its kernels run on CPU tensors then. `pytest -m gpu` sets it
-# to 0 and runs the same tests on the GPU.
-os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton's kernels run on CPU tensors, but under `pytest -m gpu` on the GPU."""
+    # Before triton is imported anywhere.
+    os.environ.setdefault("TRITON_INTERPRET", "0" if config.getoption("-m") == "gpu" else "1")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[str]:
         if not torch.cuda.is_available():
             pytest.skip("no GPU")
         if interpreting():
-            pytest.skip("TRITON_INTERPRET is set; run with TRITON_INTERPRET=0")
+            pytest.skip("Triton's interpreter is on; `pytest -m gpu` runs on the GPU")
         yield "cuda"
         return
     if not interpreting():
