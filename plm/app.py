@@ -68,9 +68,8 @@ def check_parts(settings: dict[str, Any]) -> None:
     import torch
 
     from plm import handoff
-    from plm.kernels import dispatch
     from plm.optimizer.common import NamedParameter
-    from plm.precision import accelerator_of, precision_of
+    from plm.precision import precision_of
 
     plan = Plan.read(settings["phases"])
     with torch.device("meta"):
@@ -81,9 +80,7 @@ def check_parts(settings: dict[str, Any]) -> None:
             build(node)
     some = NamedParameter("some.weight", torch.nn.Parameter(torch.zeros(2, 2)), "up")
     build(settings["optimizer"])([some], lr=settings["peak_lr"])
-    accelerator = settings["trainer"]["accelerator"]
-    precision_of(settings["precision"], accelerator)
-    dispatch.which(settings["kernels"], accelerator_of(accelerator))
+    precision_of(settings["precision"], settings["trainer"]["accelerator"])
     handoff.find(settings["init_from"], settings["init"], "")
 
 
@@ -106,6 +103,11 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
 
 
 def _start(settings: dict[str, Any], in_sweep: bool) -> tuple[int, float]:
+    from plm.kernels import dispatch
+    from plm.precision import accelerator_of
+
+    # Only here: a plan may be for another machine.
+    dispatch.which(settings["kernels"], accelerator_of(settings["trainer"]["accelerator"]))
     folder = RunFolder.choose(settings)
     if folder.status().get("status") == "done":
         folder.claim(settings)

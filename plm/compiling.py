@@ -2,12 +2,12 @@
 
 import logging
 import os
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from plm import products
+from plm.kernels.devices import user_cache
 
 log = logging.getLogger("plm")
 
@@ -21,8 +21,7 @@ def compile_layers(model: nn.Module) -> bool:
         Whether the layers are compiled now.
     """
     # torch's own place is lost when the machine starts anew.
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache / "plm" / "torchinductor"))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "plm" / "torchinductor"))
     if not torch.cuda.is_available() and (why := _complaint()):
         log.warning("compile=true: %s; the layers run uncompiled", why)
         return False

@@ -31,6 +31,7 @@ def mkl_is_slow_here() -> bool:
         torch.backends.cpu.get_cpu_capability() == "AVX512"
         and torch.backends.mkl.is_available()
         and torch.backends.mkldnn.is_available()
+        and hasattr(torch.library, "get_kernel")
         and _vendor() not in ("GenuineIntel", "")
     )
 
@@ -84,7 +85,8 @@ def tell_compiler() -> None:
     """
     import torch._inductor.config as inductor
 
-    inductor.post_grad_custom_post_pass = _pass() if _active else None
+    if _active:
+        inductor.post_grad_custom_post_pass = _pass()
 
 
 def in_use() -> str:
@@ -93,7 +95,9 @@ def in_use() -> str:
 
 
 def _fits(a: Tensor, b: Tensor) -> bool:
-    if a.dtype != torch.float32 or b.dtype != torch.float32 or a.shape[-1] != b.shape[0]:
+    if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0]:
+        return False
+    if not a.dtype == b.dtype == torch.float32 or not a.device.type == b.device.type == "cpu":
         return False
     (m, k), n = a.shape, b.shape[1]
     return min(m, k, n) >= NARROWEST and m * k * n >= SMALLEST
@@ -130,7 +134,7 @@ def _pass() -> Any:
 
         def uuid(self) -> str:
             # Part of the key of torch's cache: to be changed with what the pass does.
-            return "plm.products 1"
+            return "plm.products 2"
 
     return Products()
 
@@ -155,7 +159,7 @@ def _addmm_(own: Any) -> Any:
     def addmm_(
         keys: Any, to: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        if _fits(a, b) and beta == 1 and _takes(to, a, b):
+        if _fits(a, b) and beta == 1 and alpha != 0 and _takes(to, a, b):
             whole = to.numel() <= LARGEST_SUMMAND
             rows = len(to) if whole else max(FEWEST_ROWS, LARGEST_SUMMAND // (4 * b.shape[1]))
             for part, rows_of_a in zip(to.split(rows), a.split(rows), strict=True):
@@ -170,7 +174,7 @@ def _addmm(own: Any) -> Any:
     def addmm(
         keys: Any, to: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
     ) -> Tensor:
-        if _fits(a, b) and beta != 0 and _takes(to, a, b):
+        if _fits(a, b) and beta != 0 and alpha != 0 and _takes(to, a, b):
             made = _product(a, b)
             return (made if alpha == 1 else made.mul_(alpha)).add_(to, alpha=beta)
         return own.call_boxed(keys, to, a, b, beta=beta, alpha=alpha)

@@ -134,3 +134,25 @@ def test_compiled_graphs_get_an_op_that_returns_its_product():
         torch.ops.plm.product.default, (torch.randn(130, 129), torch.randn(129, 131)),
         test_utils=("test_schema", "test_faketensor"),
     )  # fmt: skip
+
+
+def test_what_is_no_product_of_ours_is_left_to_torch():
+    a, b = torch.randn(300, 200), torch.randn(200, 300)
+    assert products._fits(a, b)
+    assert not products._fits(a[0], b) and not products._fits(a[None], b)
+    assert not products._fits(a.to("meta"), b.to("meta"))
+    products.use_onednn()
+    with pytest.raises(RuntimeError, match="self must be a matrix"):
+        torch.mm(a[0], b)
+    infinite = a.clone()
+    infinite[0, 0] = float("inf")
+    assert torch.ones(300, 300).addmm_(infinite, b, alpha=0).isfinite().all()
+    assert torch.addmm(torch.ones(300, 300), infinite, b, alpha=0).isfinite().all()
+
+
+def test_a_user_s_own_pass_stays(monkeypatch):
+    import torch._inductor.config as inductor
+
+    with inductor.patch(post_grad_custom_post_pass=print):
+        products.tell_compiler()
+        assert inductor.post_grad_custom_post_pass is print

@@ -47,6 +47,8 @@ class _Insisting:
     """The ops, each insisting on its Triton kernels."""
 
     def __getattr__(self, name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(name)
         found = partial(globals()[name], form="triton")
         setattr(self, name, found)
         return found

@@ -102,7 +102,7 @@ def target(arch: str) -> Any:
     return GPUTarget("cuda", int(arch[3:]), 32)
 
 
-def _source(kernel: Kernel, constants: Mapping[str, Any]) -> Any:
+def _source(kernel: Kernel, constants: Mapping[str, Any], small: bool) -> Any:
     from triton.compiler import ASTSource
 
     function = kernel.function()
@@ -115,11 +115,13 @@ def _source(kernel: Kernel, constants: Mapping[str, Any]) -> Any:
         # As the launcher finds on a GPU, where torch aligns tensors and our sizes are even.
         if kind.startswith("*") or (kind.startswith("i") and name not in kernel.odd):
             attributes[(index,)] = [["tt.divisibility", 16]]
+        if small and kind.startswith("*"):
+            attributes[(index,)].append(["tt.pointer_range", 32])
     return ASTSource(function, signature, dict(constants), attributes)
 
 
 def compile_one(kernel: Kernel, case: str, arch: str, tile: Tile) -> Compiled:
-    """Compile and look; with multiples of 16 in its `odd` arguments and without, the worse of both.
+    """Compile and look: in all forms that a launcher would compile, the worst of them.
 
     Args:
         kernel: what; its function must not be Triton's interpreter.
@@ -131,22 +133,22 @@ def compile_one(kernel: Kernel, case: str, arch: str, tile: Tile) -> Compiled:
     """
     if interpreting():
         raise ConfigError("TRITON_INTERPRET is set; kernels are compiled without it")
-    made = _compile(kernel, case, arch, tile)
-    if not kernel.odd:
-        return made
     # A GPU's launcher compiles for multiples of 16 where it is given some.
-    other = _compile(replace(kernel, odd=()), case, arch, tile)
-    return max(made, other, key=lambda m: (len(m.problems(kernel.matrix)), m.spills, m.registers))
+    forms = [kernel, replace(kernel, odd=())] if kernel.odd else [kernel]
+    # AMD's compiles for tensors below 2 GiB where they are.
+    small = (False, True) if arch.startswith("gfx") else (False,)
+    made = [_compile(form, case, arch, tile, s) for form in forms for s in small]
+    return max(made, key=lambda m: (len(m.problems(kernel.matrix)), m.spills, m.registers))
 
 
-def _compile(kernel: Kernel, case: str, arch: str, tile: Tile) -> Compiled:
+def _compile(kernel: Kernel, case: str, arch: str, tile: Tile, small: bool) -> Compiled:
     import triton
 
     label = {"kernel": kernel.name, "case": case, "arch": arch, "tile": str(tile)}
     options: dict[str, Any] = {**tile.options(), "enable_fp_fusion": True}
     if arch.startswith("gfx"):
         options.pop("maxnreg", None)
-    source = _source(kernel, {**kernel.cases[case], **tile.blocks})
+    source = _source(kernel, {**kernel.cases[case], **tile.blocks}, small)
     try:
         made = triton.compile(source, target=target(arch), options=options)
     except Exception as error:

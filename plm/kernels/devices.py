@@ -6,6 +6,7 @@ the user's; no verdict ships with the package, since none of these kernels has r
 
 import json
 import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,8 +15,15 @@ import torch
 
 def record() -> Path:
     """Where the verdicts of this machine are: PLM_KERNELS, or below the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PLM_KERNELS") or Path(cache) / "plm" / "kernels.json")
+    return Path(os.environ.get("PLM_KERNELS") or user_cache() / "plm" / "kernels.json")
+
+
+def user_cache() -> Path:
+    """The user's folder for what can be made again; a temporary one for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 @lru_cache(maxsize=1)

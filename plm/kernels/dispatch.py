@@ -1,10 +1,14 @@
 """Which form of an op runs: its Triton kernels or plain torch."""
 
 import logging
+import os
+import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,6 +22,8 @@ OLDEST_TRITON = (3, 6)
 _log = logging.getLogger(__name__)
 _said: set[str] = set()
 _assumed = False
+# Set by what mends Triton's interpreter (tests/kernels/interpreter.py).
+interpreter_knows_bf16 = False
 
 
 @contextmanager
@@ -36,14 +42,17 @@ def _triton() -> str | None:
     """Why Triton cannot be used at all, or None."""
     try:
         import triton
-    except ImportError as error:
+
+        version = triton.__version__
+    # Whatever a broken installation raises: it is not to end a run that can do without.
+    except Exception as error:
         if sys.platform != "linux":
             return "there is no Triton for this system"
         return f"triton cannot be imported ({error}); pip install triton"
-    found = tuple(int(part) for part in triton.__version__.split(".")[:2])
+    found = tuple(int(part) for part in version.split(".")[:2])
     if found < OLDEST_TRITON:
         least = ".".join(map(str, OLDEST_TRITON))
-        return f"triton {triton.__version__} is older than {least}; pip install -U triton"
+        return f"triton {version} is older than {least}; pip install -U triton"
     return None
 
 
@@ -55,6 +64,16 @@ def _gpu(index: int) -> str | None:
         return f"this GPU is {arch}, and sm_80 or later is needed (bf16)"
     if table_of(arch) is None:
         return f"there are no tiles for {arch}"
+    return _no_compiler()
+
+
+def _no_compiler() -> str | None:
+    """Triton builds the launcher of each kernel in C, against Python's headers."""
+    if not any(map(shutil.which, (os.environ.get("CC") or "gcc", "clang"))):
+        return "triton needs a C compiler to start kernels; install gcc"
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").is_file():
+        return f"triton needs Python's headers to start kernels; {include} has no Python.h"
     return None
 
 
@@ -79,6 +98,8 @@ def _tensors(tensors: Mapping[str, Tensor]) -> str | None:
             return f"{name} is on {tensor.device}, {first_name} on {first.device}"
         if tensor.numel() and not tensor.is_contiguous():
             return f"{name} is not contiguous (strides {tuple(tensor.stride())})"
+        if interpreting() and tensor.dtype == torch.bfloat16 and not interpreter_knows_bf16:
+            return f"{name} is bf16, which Triton's interpreter calculates with wrongly"
     if interpreting():
         return None if first.device.type == "cpu" else "TRITON_INTERPRET is set: it is for tests"
     if first.device.type != "cuda":

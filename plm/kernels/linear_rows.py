@@ -177,7 +177,7 @@ class Sweep:
             log_sum: known from before: then these are the only statistics.
         """
         need = coefficients is not None and (need_hidden or need_weight)
-        grad_rows = torch.empty_like(self.rows) if need and need_hidden else None
+        grad_rows = self.rows.new_empty(self.rows.shape) if need and need_hidden else None
         grad_weight = None
         if need and need_weight:
             grad_weight = self.weight.new_zeros(self.weight.shape, dtype=self.wide)
@@ -259,11 +259,19 @@ def _middle(op: str, tensors: tuple, dtype: torch.dtype, scale: float, form: str
     return TritonMiddle(dtype, scale)
 
 
+# Rows of a gradient that are wide at a time.
+_SCALED_ROWS = 4096
+
+
 def frees_graph() -> bool:
     """Whether the backward that runs frees its graph: what was saved may be overwritten then."""
     keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     # A mode looks at every op (tracing, FLOP counters): it must see none that works in place.
-    watched = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0
+    watched = (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+    )
     return not (keeps is None or watched or torch.is_grad_enabled() or keeps())
 
 
@@ -271,9 +279,18 @@ def scaled_in_place(
     grad: Tensor, grad_hidden: Tensor, grad_weight: Tensor
 ) -> tuple[Tensor, Tensor]:
     """As `scaled`, without a second copy of the weight's gradient."""
-    return tuple(made.mul_(grad.to(made.dtype)) for made in (grad_hidden, grad_weight))
+    return tuple(_times(made, grad) for made in (grad_hidden, grad_weight))
 
 
 def scaled(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
     """Gradients made in the forward, by the factor that the backward brings."""
-    return tuple(gradient * grad.to(gradient.dtype) for gradient in gradients)
+    return tuple(_times(gradient.clone(), grad) for gradient in gradients)
+
+
+def _times(made: Tensor, grad: Tensor) -> Tensor:
+    """In place, by a wide factor: one over a count, or a scaler's, is not for a narrow type."""
+    if made.dtype == wide_dtype(made.dtype):
+        return made.mul_(grad)
+    for part in made.split(_SCALED_ROWS) if made.numel() else ():
+        part.copy_(part.float().mul_(grad))
+    return made

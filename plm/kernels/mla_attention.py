@@ -228,8 +228,8 @@ def mla_attention(
     """Attention whose keys are a part of each head's own and a rotary part shared by all heads.
 
     The Triton kernels are differentiable once (a second derivative raises, and needs the
-    reference) and give the same bits every time; blocks of keys outside of the documents of a tile
-    of queries are neither read nor calculated.
+    reference) and give the same bits with the same tile (PLM_AUTOTUNE=0 fixes it); blocks of keys
+    outside of the documents of a tile of queries are neither read nor calculated.
 
     Args:
         q: [B, T, H, N + R], bf16, fp16 or fp32 (fp64: plain torch), not turned yet.
@@ -253,6 +253,9 @@ def mla_attention(
     tables = {"cos": cos, "sin": sin}
     if starts is not None:
         tables.update(starts=starts, ends=ends)
+    # Tiles are for the matrix unit, which fp32 does not use: there they spill.
+    if form == "auto" and q.dtype == torch.float32:
+        form = "torch"
     if use_triton(
         "mla_attention",
         form,

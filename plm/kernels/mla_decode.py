@@ -134,6 +134,9 @@ def mla_decode(
     if lengths.dtype != torch.int32:
         raise ConfigError(f"mla_decode: lengths is {lengths.dtype}, not torch.int32")
     tensors = {"q_latent": q_latent, "q_rope": q_rope, "lengths": lengths}
+    # In fp32 a tile of the cache is too large for the shared memory of some GPUs.
+    if form == "auto" and q_latent.dtype == torch.float32:
+        form = "torch"
     triton = use_triton(
         "mla_decode", form, tensors, lambda: _problem(q_latent, q_rope, latent, k_rope)
     )

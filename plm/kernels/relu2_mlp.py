@@ -158,7 +158,7 @@ def relu2_mlp(
         x: [..., D].
         up: [F, D].
         down: [D, F].
-        observe: is given relu(x @ up.T), [rows, F] and detached, where a gradient is needed.
+        observe: is given relu(x @ up.T), [rows, F], detached.
         form: "auto", "triton" or "torch". For Triton D and F are multiples of 16, and the dtype of
             the products is bf16 or fp16. Triton multiplies fp32 too, if insisted on, in full
             precision and without the matrix unit; "auto" leaves that to torch.
@@ -179,8 +179,9 @@ def relu2_mlp(
     if torch.compiler.is_compiling() and not triton and observe is None:
         return plain(x, up, down)
     keep = torch.is_grad_enabled() and any(t.requires_grad for t in tensors.values())
+    keep = keep or observe is not None
     y, r = _relu2_mlp(x.reshape(-1, x.shape[-1]), up, down, keep, triton)
-    if observe is not None and keep:
+    if observe is not None:
         observe(r.detach())
     return y.view(x.shape)
 

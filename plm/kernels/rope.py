@@ -12,14 +12,18 @@ from plm.kernels.reference.rope import rope as plain
 
 
 @torch.library.custom_op("plm::rope", mutates_args=())
-def _rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rope(x: Tensor, cos: Tensor, sin: Tensor, triton: bool = True) -> Tensor:
+    if not triton:
+        return _complex(x, cos, sin)
     from plm.kernels import rope_triton
 
     return rope_triton.turn(x, cos, sin, inverse=False)
 
 
 @torch.library.custom_op("plm::rope_backward", mutates_args=())
-def _rope_backward(grad: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _rope_backward(grad: Tensor, cos: Tensor, sin: Tensor, triton: bool) -> Tensor:
+    if not triton:
+        return _complex(grad, cos, -sin)
     from plm.kernels import rope_triton
 
     return rope_triton.turn(grad.contiguous(), cos, sin, inverse=True)
@@ -27,17 +31,18 @@ def _rope_backward(grad: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @_rope.register_fake
 @_rope_backward.register_fake
-def _(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _(x: Tensor, cos: Tensor, sin: Tensor, triton: bool = True) -> Tensor:
     return torch.empty(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _keep(ctx, inputs, output) -> None:
-    ctx.save_for_backward(*inputs[1:])
+    ctx.triton = inputs[3]
+    ctx.save_for_backward(*inputs[1:3])
 
 
 def _backward(ctx, grad: Tensor) -> tuple:
     # The tables come from positions: no gradient of theirs is made, and one asked for is refused.
-    return _rope_backward(grad, *ctx.saved_tensors), None, None
+    return _rope_backward(grad, *ctx.saved_tensors, ctx.triton), None, None, None
 
 
 _rope.register_autograd(_backward, setup_context=_keep)
@@ -89,21 +94,19 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor, *, form: str = "auto") -> Tensor:
         raise ConfigError(f"rope: x has rows of {x.shape[-1]}; an even number can be turned")
     if use_triton("rope", form, {"cos": cos, "sin": sin}, lambda: _problem(x, cos, sin)):
         return _rope(x, cos, sin)
-    # torch.compile makes one pass of the plain form, and cannot look into complex numbers.
-    if x.device.type == "cpu" and not torch.compiler.is_compiling() and _has_pairs(x):
-        return _complex(x, cos, sin)
+    # torch.compile makes one pass of the plain form by itself.
+    whole = x.dtype in (torch.float32, torch.float64)
+    fixed = not (cos.requires_grad or sin.requires_grad)
+    if x.device.type == "cpu" and whole and fixed and not torch.compiler.is_compiling():
+        return _rope(x, cos, sin, False)
     return plain(x, cos, sin)
 
 
-def _has_pairs(x: Tensor) -> bool:
-    """Whether each pair lies together, as a complex number would."""
-    steps = (*x.stride()[:-1], x.storage_offset())
-    whole = x.dtype in (torch.float32, torch.float64)
-    return whole and x.stride(-1) == 1 and all(step % 2 == 0 for step in steps)
-
-
 def _complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """One pass where the plain form has eight."""
+    """By complex numbers: one pass where the plain form has eight."""
+    steps = (*x.stride()[:-1], x.storage_offset())
+    if x.stride(-1) != 1 or any(step % 2 for step in steps):
+        x = x.contiguous()
     if x.dim() == 4:
         cos, sin = cos[:, :, None], sin[:, :, None]
     angles = torch.complex(cos.to(x.dtype), sin.to(x.dtype))

@@ -1,10 +1,9 @@
 """What the kernels over rows share: a row's layout, the number of programs, what they refuse."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
+from plm.kernels import tiles
 from plm.kernels.tiles import interpreting
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
@@ -19,12 +18,7 @@ def padded(size: int) -> int:
 
 def processors(device: torch.device) -> int:
     """Multiprocessors of a GPU; a small constant in the interpreter."""
-    return _INTERPRETED if interpreting() else _count(device.index or 0)
-
-
-@lru_cache(maxsize=16)
-def _count(index: int) -> int:
-    return torch.cuda.get_device_properties(index).multi_processor_count
+    return _INTERPRETED if interpreting() else tiles.processors(device.index or 0)
 
 
 def dtype_problem(**tensors: Tensor) -> str | None:

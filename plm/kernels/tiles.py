@@ -3,9 +3,11 @@
 A kernel is described once, without importing Triton, by `Kernel`: where its function is, the types
 of its arguments, and for each architecture an explicit list of tiles, every one of which has been
 compiled ahead of time without a spill (docs/kernels.md). On a GPU Triton's autotuner chooses among
-them and keeps its choice in its cache folder; the interpreter takes `trial`.
+them at the first launch that fills it, and keeps its choice in its cache folder; smaller ones take
+the first. The interpreter takes `trial`.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,7 +67,7 @@ class Kernel:
         cases: constants that are not blocks, by name of the shape they belong to ("1_8b", "135m").
         tiles: by architecture, best guess first.
         trial: blocks for Triton's interpreter, small so that little data makes many programs.
-        key: names of arguments or constants whose change has the autotuner choose anew.
+        key: names of arguments whose change has the autotuner choose anew, beside all constants.
         matrix: whether it must use the matrix unit (a row kernel must load 128 bits instead).
         odd: integer arguments that need not be multiples of 16.
         reset: names of arguments that are changed in place: restored while tiles are tried.
@@ -122,21 +124,46 @@ def table_of(arch: str) -> str | None:
     return arch if arch in SHARED_KIB else _TABLE_OF.get(arch)
 
 
-@lru_cache(maxsize=256)
-def _tuned(kernel_name: str, arch: str) -> Any:
+def _tuned(kernel: Kernel, arch: str, index: int) -> Any:
+    """Triton's autotuner over a kernel's tiles, one for each GPU."""
     import triton
 
-    kernel = _known[kernel_name]
-    configs = [
-        triton.Config(dict(tile.blocks), **tile.options()) for tile in kernel.tiles[arch]
-    ]  # fmt: skip
-    tuner = triton.autotune(
-        configs=configs, key=list(kernel.key), cache_results=True, restore_value=list(kernel.reset)
-    )
-    return tuner(kernel.function())
+    name = kernel.name, arch, index
+    if name not in _tuners:
+        configs = [
+            triton.Config(dict(tile.blocks), **_options(tile, arch)) for tile in kernel.tiles[arch]
+        ]
+        # All constants: in its cache a function's choices are told apart by these values alone.
+        key = sorted({*kernel.key, *next(iter(kernel.cases.values()))})
+        reset = list(kernel.reset)
+        tuner = triton.autotune(configs=configs, key=key, cache_results=True, restore_value=reset)
+        _tuners[name] = tuner(kernel.function())
+    return _tuners[name]
 
 
-_known: dict[str, Kernel] = {}
+_tuners: dict[tuple[str, str, int], Any] = {}
+
+
+def _options(tile: Tile, arch: str) -> dict[str, int]:
+    found = tile.options()
+    if arch.startswith("gfx"):
+        found.pop("maxnreg", None)
+    return found
+
+
+@lru_cache(maxsize=16)
+def processors(index: int) -> int:
+    """Multiprocessors of a GPU."""
+    return torch.cuda.get_device_properties(index).multi_processor_count
+
+
+def _tunes(programs: int, index: int) -> bool:
+    """Whether a launch fills the GPU, so that its time says something about tiles.
+
+    Under PLM_AUTOTUNE=0 none does, and each run takes the first tile of the table: the order of
+    sums, and with it the last bits, are then the same in every run.
+    """
+    return os.environ.get("PLM_AUTOTUNE", "1") != "0" and programs >= 2 * processors(index)
 
 
 def launch(
@@ -154,17 +181,28 @@ def launch(
         constants: constexprs by name that are not blocks.
     """
     tile = _overrides.get(kernel.name)
-    if tile is None and interpreting():
-        tile = kernel.trial
-    if tile is not None:
-        options = {} if interpreting() else tile.options()
-        call = {**arguments, **constants, **tile.blocks}
-        shape = grid({**constants, **tile.blocks})
-        if all(shape):
-            kernel.function()[shape](**call, **options)
+    if interpreting():
+        _run(kernel, tile or kernel.trial, grid, arguments, constants, {})
         return
-    tensor = next(a for a in arguments.values() if isinstance(a, torch.Tensor))
-    arch = table_of(architecture(tensor.device.index))
-    _known.setdefault(kernel.name, kernel)
-    with torch.cuda.device(tensor.device):
-        _tuned(kernel.name, arch)[grid](**arguments, **constants)
+    device = next(a for a in arguments.values() if isinstance(a, torch.Tensor)).device
+    arch = table_of(architecture(device.index)) or ""
+    with torch.cuda.device(device):
+        if tile is None:
+            tile = kernel.tiles[arch][0]
+            if _tunes(math.prod(grid({**constants, **tile.blocks})), device.index):
+                _tuned(kernel, arch, device.index)[grid](**arguments, **constants)
+                return
+        _run(kernel, tile, grid, arguments, constants, _options(tile, arch))
+
+
+def _run(
+    kernel: Kernel,
+    tile: Tile,
+    grid: Callable[[Mapping[str, Any]], tuple[int, ...]],
+    arguments: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    options: Mapping[str, int],
+) -> None:
+    shape = grid({**constants, **tile.blocks})
+    if all(shape):
+        kernel.function()[shape](**arguments, **constants, **tile.blocks, **options)

@@ -1,6 +1,9 @@
 """What the parts of a model share."""
 
+from typing import Any
+
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from plm.model.context import Context
 
@@ -18,7 +21,9 @@ def unwatched(context: Context, *modules: nn.Module) -> bool:
     """Whether no hook reads or changes what goes through these modules.
 
     Those that a regularizer reads count as watched when a layer is run again for its backward,
-    without the hooks.
+    without the hooks. A hook of a user's own must stay until the backward has passed, where
+    activations are checkpointed. Hooks on all modules at once, as torch's FLOP counter has some, do
+    not count.
     """
     return not any(
         module in context.read
@@ -32,8 +37,24 @@ def unwatched(context: Context, *modules: nn.Module) -> bool:
 
 def plain_linear(context: Context, *modules: nn.Module) -> bool:
     """Whether these are torch's projections without bias, unwatched: their weight says it all."""
-    kinds = all(type(module) is nn.Linear and module.bias is None for module in modules)
+    kinds = all(
+        type(module) is nn.Linear
+        and module.bias is None
+        and "forward" not in vars(module)
+        # A quantised or distributed weight has a class of its own.
+        and type(module.weight) in (nn.Parameter, Tensor, FakeTensor)
+        for module in modules
+    )
     return kinds and unwatched(context, *modules)
+
+
+def own(module: nn.Module, name: str) -> Any:
+    """What a module's class itself says under this name, or None.
+
+    What it inherits does not count: a subclass with a forward of its own must say it again. Neither
+    does it where the forward of the one module has been replaced.
+    """
+    return None if "forward" in vars(module) else vars(type(module)).get(name)
 
 
 def flops(module: nn.Module, seq_len: int) -> float:

@@ -83,7 +83,10 @@ def _draw(
     """New tokens, [B] each, in the order they were drawn."""
     (batch, length), device = prompts.shape, prompts.device
     generator = torch.Generator(device=device).manual_seed(seed)
-    dtype = model.embed_tokens.head_weight.dtype
+    # Under autocast the latents and keys that are kept come in its dtype.
+    mixed = torch.is_autocast_enabled(device.type)
+    head = model.embed_tokens.head_weight.dtype
+    dtype = torch.get_autocast_dtype(device.type) if mixed else head
     states = model.init_state(batch, length + max_new_tokens, device, dtype)
     ended = torch.zeros(batch, dtype=torch.bool, device=device)
     tokens, start, found = prompts, 0, []

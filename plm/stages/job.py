@@ -3,6 +3,8 @@
 import logging
 import os
 import platform
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -217,5 +219,7 @@ def conditions() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "products": products.in_use(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else "",
         "world_size": int(os.environ.get("WORLD_SIZE", "1")),
     }

@@ -14,6 +14,8 @@ import torch
 import triton.language as tl
 from triton.runtime import interpreter
 
+from plm.kernels import dispatch
+
 # More programs than this would make a test of seconds.
 MOST_PROGRAMS = 100
 # Elements of NaN before and behind a watched tensor.
@@ -199,6 +201,7 @@ def watched() -> Iterator[Memory]:
     }
     with (
         mock.patch.multiple(builder, **changed),
+        mock.patch.object(dispatch, "interpreter_knows_bf16", True),
         mock.patch.object(executor, "__call__", _launching(memory, executor.__call__)),
         # NaN in a part that a mask hides is what the guards and the fresh outputs hold.
         np.errstate(all="ignore"),

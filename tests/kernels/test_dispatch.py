@@ -139,3 +139,34 @@ def test_insisting_for_a_whole_model(device: str, gpu: str | None, says: str, mo
     monkeypatch.setattr(dispatch, "_gpu", lambda index: gpu)
     with pytest.raises(ConfigError, match=f"kernels=triton: {says}; kernels=auto takes plain"):
         dispatch.which("triton", device)
+
+
+def test_triton_needs_a_compiler_and_headers(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    problem = dispatch._no_compiler
+    monkeypatch.setattr(dispatch.shutil, "which", lambda name: name if name == "clang" else None)
+    monkeypatch.setattr(dispatch.sysconfig, "get_path", lambda name: str(tmp_path))
+    assert problem().endswith(f"{tmp_path} has no Python.h")
+    (tmp_path / "Python.h").touch()
+    assert problem() is None
+    monkeypatch.setattr(dispatch.shutil, "which", lambda name: None)
+    assert problem() == "triton needs a C compiler to start kernels; install gcc"
+    monkeypatch.setattr(dispatch, "architecture", lambda index: "sm_90")
+    assert dispatch._gpu.__wrapped__(0) == problem()
+
+
+def test_the_interpreter_as_it_is_gets_no_bf16(a_gpu):
+    with pytest.raises(ConfigError, match="op: x is bf16, which Triton's interpreter calculates"):
+        use_triton("op", "triton", {"x": torch.ones(3, dtype=torch.bfloat16)})
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(devices.Path, "home", lambda: tmp_path)
+    assert devices.user_cache() == tmp_path / ".cache"
+
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(devices.Path, "home", nobody)
+    monkeypatch.setattr(devices.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert devices.user_cache() == tmp_path

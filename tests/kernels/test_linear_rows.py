@@ -257,3 +257,15 @@ def test_the_weights_gradient_is_held_once():
     peak = allocated_peak(lambda: OPS["linear_cross_entropy"](hidden, weight, labels).backward())
     # A chunk of logits, and its two neighbours in the pass, are the rest.
     assert peak <= 4 * (size * width + 3 * rows * size)
+
+
+@pytest.mark.parametrize("factor", [1 / 509001, 65536.0])
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_narrow_gradient_is_scaled_by_a_wide_factor(factor: float, keeps: bool):
+    hidden = torch.randn(64, 16, dtype=torch.float16, requires_grad=True)
+    weight, labels = torch.randn(37, 16, dtype=torch.float16), torch.randint(0, 37, (64,))
+    loss = linear_cross_entropy(hidden, weight, labels).total
+    (plain,) = torch.autograd.grad(loss, hidden, retain_graph=True)
+    (scaled,) = torch.autograd.grad(loss * factor, hidden, retain_graph=keeps)
+    # A factor rounded to fp16 would be infinite, or 9 % off.
+    torch.testing.assert_close(scaled, (plain.double() * factor).half(), rtol=2e-3, atol=1e-7)

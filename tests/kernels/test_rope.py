@@ -98,7 +98,9 @@ def test_the_torch_form_is_twice_differentiable():
 def test_opcheck_and_one_graph(place: str):
     x, cos, sin, grad = case((1, 3, 2, 8), torch.float32, place)
     torch.library.opcheck(torch.ops.plm.rope.default, (x.requires_grad_(), cos, sin))
-    torch.library.opcheck(torch.ops.plm.rope_backward.default, (grad, cos, sin))
+    torch.library.opcheck(torch.ops.plm.rope_backward.default, (grad, cos, sin, True))
+    if place == "cpu":
+        torch.library.opcheck(torch.ops.plm.rope.default, (x, cos, sin, False))
     compiled = torch.compile(rope, fullgraph=True, backend="aot_eager")
     got = outcome(compiled, x, cos, sin, grad, form="triton")
     for a, b in zip(got, outcome(rope, x, cos, sin, grad, form="triton"), strict=True):

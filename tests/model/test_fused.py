@@ -8,7 +8,9 @@ pytest.importorskip("triton", reason="there is no Triton here")
 
 from plm.kernels.tiles import Kernel, interpreting
 from plm.loss.cross_entropy import cross_entropy
+from plm.model.activation.relu2 import ReLU2
 from plm.model.context import Context
+from plm.model.norm.rms_norm import RMSNorm
 from tests.kernels.interpreter import watched
 from tests.model.common import draw, packed_context, plain_context, tiny
 
@@ -134,3 +136,63 @@ def test_under_bf16_autocast():
         size = exact.abs().max()
         apart = [(found[1][name] - exact).abs().max() / size for found in (got, plain)]
         assert apart[0] <= 2 * apart[1] + 1e-2, name
+
+
+class Shifted(ReLU2):
+    """Another activation, by a user who begins from ours."""
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        return super().forward(x + 1.0, context)
+
+
+class Plus(RMSNorm):
+    """Another norm, by a user who begins from ours."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + 1.0
+
+
+class Quantised(Tensor):
+    """A weight of a class of its own, as libraries for quantisation make them."""
+
+
+def _activation(network: nn.Module) -> None:
+    network.layers[0].mlp.activation = Shifted()
+
+
+def _norms(network: nn.Module) -> None:
+    for layer in network.layers:
+        for place, name in (
+            (layer, "post_attention_layernorm"),
+            (layer.self_attn, "kv_a_layernorm"),
+        ):
+            other = Plus(getattr(place, name).weight.shape[0])
+            other.kernels = network.kernels
+            setattr(place, name, other)
+
+
+def _replaced_forward(network: nn.Module) -> None:
+    projection = network.layers[0].mlp.up_proj
+    plain = projection.forward
+    projection.forward = lambda x: 2 * plain(x)
+
+
+def _weight(network: nn.Module) -> None:
+    projection = network.layers[0].mlp.up_proj
+    made = (2 * projection.weight.detach()).as_subclass(Quantised)
+    projection.weight = nn.Parameter(made, requires_grad=False)
+
+
+@pytest.mark.parametrize("kernels", ["auto", "triton"])
+@pytest.mark.parametrize("change", [_activation, _norms, _replaced_forward, _weight])
+def test_what_is_not_ours_is_not_fused_away(change, kernels: str):
+    losses = []
+    for choice in ("reference", kernels):
+        network = model(choice)
+        plain = network(draw(B, T), context=context(False)).logits if choice != "triton" else None
+        change(network)
+        with torch.no_grad(), watched():
+            losses.append(network(draw(B, T), context=context(False)).logits)
+        if plain is not None:
+            assert not torch.allclose(plain, losses[-1])
+    close(losses[1], losses[0])

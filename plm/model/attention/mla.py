@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from plm.errors import ConfigError
 from plm.kernels import pick
 from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
-from plm.model.common import flops, fuses, plain_linear, unwatched
+from plm.model.common import flops, fuses, own, plain_linear, unwatched
 from plm.model.context import Context
 from plm.model.matmul.dense import dense
 from plm.model.rotary import rotate
@@ -107,16 +107,15 @@ class MLA(nn.Module):
         """Whether the latent is split, normed and its key turned in one pass."""
         norm = self.kv_a_layernorm
         return (
-            fuses(context.kernels, hidden)
-            and hasattr(norm, "of_latent")
-            and unwatched(context, norm)
+            fuses(context.kernels, hidden) and own(norm, "of_latent") and unwatched(context, norm)
         )
 
     def _whole(self, hidden: Tensor, context: Context) -> bool:
         """Whether the fused ops do what this mixer would do part by part."""
         attend = self.attend
         taps = (attend, attend.q, attend.k, attend.v, attend.pattern)
-        return self._takes_latent(hidden, context) and attend.plain and unwatched(context, *taps)
+        known = type(attend) is SoftmaxAttention and "forward" not in vars(attend) and attend.plain
+        return known and self._takes_latent(hidden, context) and unwatched(context, *taps)
 
     def _fused(self, hidden: Tensor, context: Context) -> Tensor:
         """As forward, without expanding, padding or turning anything in memory."""
@@ -195,13 +194,13 @@ class MLA(nn.Module):
         q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, k_weight)
         context = settings["context"]
         if fuses(context.kernels, latent) and unwatched(context, self.attend):
-            lengths = torch.full((latent.shape[0],), latent.shape[1], dtype=torch.int32)
+            lengths = torch.full_like(latent[:, 0, 0], latent.shape[1], dtype=torch.int32)
             found = pick(context.kernels).mla_decode(
                 q_latent[:, :, 0].contiguous(),
                 q_rope[:, 0],
                 latent,
                 k_rope,
-                lengths.to(latent.device, non_blocking=True),
+                lengths,
                 scale=self.scale,
             )
             return torch.einsum("bhc,huc->bhu", found, v_weight)[:, :, None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from plm.model.common import Tap, flops, fuses, unwatched
+from plm.model.common import Tap, flops, fuses, own, unwatched
 from plm.model.context import Context
 
 
@@ -44,11 +44,7 @@ class PreNorm(nn.Module):
     def _feed_forward(self, hidden: Tensor, mixed: Tensor, context: Context) -> Tensor:
         norm = self.post_attention_layernorm
         taps = (norm, self.mixed, self.residual_mid)
-        if (
-            hasattr(norm, "after_sum")
-            and fuses(context.kernels, hidden)
-            and unwatched(context, *taps)
-        ):
+        if own(norm, "after_sum") and fuses(context.kernels, hidden) and unwatched(context, *taps):
             normed, hidden = norm.after_sum(mixed, hidden)
         else:
             hidden = self.residual_mid(hidden + self.mixed(mixed))

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from plm.kernels import pick
-from plm.model.common import Tap, flops, plain_linear, unwatched
+from plm.model.common import Tap, flops, own, plain_linear, unwatched
 from plm.model.context import Context
 
 
@@ -39,11 +39,11 @@ class Ungated(nn.Module):
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """[B, T, D] -> [B, T, D]."""
-        op = getattr(self.activation, "fused_mlp", None)
+        op = own(self.activation, "fused_mlp")
         if op and context.kernels != "reference" and self._whole(context):
             call = getattr(pick(context.kernels), op)
             weights = self.up_proj.weight, self.down_proj.weight
-            return call(hidden, *weights, observe=self.activation.observe)
+            return call(hidden, *weights, observe=getattr(self.activation, "observe", None))
         wide = self.pre_activation(self.up_proj(hidden))
         return self.down_proj(self.activation(wide, context))
 
