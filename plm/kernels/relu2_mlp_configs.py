@@ -93,6 +93,8 @@ _TILES = {
 }  # fmt: skip
 # The load of r beside the accumulator spills in the wide ones there.
 _SLOPE_TILES = {**_TILES, "sm_100": _BLACKWELL[2:]}
+# A tile of 64 by 128 spills there, where the rows are a multiple of 16.
+_WEIGHT_TILES = {**_TILES, "sm_120": (*_ADA[:2], _ADA[3])}
 _E = ZERO_EDGE
 # Only those that whole squares fit into.
 _SQUARE_TILES = {
@@ -114,7 +116,7 @@ _FLAGGED = {"r": "*bf16", "flags": "*i8"}
 UP = _kernel("relu2_mlp_up", {}, _TILES, _TRIAL)
 DOWN = _kernel("relu2_mlp_down", {}, _TILES, _TRIAL)
 SLOPE = _kernel("relu2_mlp_slope", {"r": "*bf16"}, _SLOPE_TILES, _TRIAL)
-WEIGHT = _kernel("relu2_mlp_weight", {}, _TILES, _TRIAL)
+WEIGHT = _kernel("relu2_mlp_weight", {}, _WEIGHT_TILES, _TRIAL)
 UP_FLAGS = _kernel("relu2_mlp_up_flags", {"flags": "*i8"}, _SQUARE_TILES, _TRIAL)
 DOWN_SKIP = _kernel("relu2_mlp_down_skip", _LISTED, _LISTED_TILES, (_EDGE, 32, _EDGE))
 SLOPE_SKIP = _kernel("relu2_mlp_slope_skip", _FLAGGED, _SQUARE_TILES, _TRIAL)
