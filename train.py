@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from plm import waiting
 from plm.errors import PlmError
 from plm.explain import explain, help_text
 
@@ -38,13 +39,12 @@ def compose(config: Any) -> float:
 
 
 def main() -> int:
-    """Run the command line; a user's mistake is one line and exit code 2."""
+    """Run the command line; a user's mistake is one line and exit code 2, --help comes at once."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(help_text(CONFIGS))
         return 0
-    # Read when torch is loaded. Threads that spin while they wait take the cores from others.
-    os.environ.update({"HYDRA_FULL_ERROR": "1", "OMP_WAIT_POLICY": "PASSIVE"} | os.environ)
-    # After --help, which is to come at once.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    waiting.choose()
     import hydra
 
     from plm.config import register_resolvers

@@ -23,6 +23,7 @@ NARROWEST = 16
 LARGEST_SUMMAND, FEWEST_ROWS = 2**22, 1024
 
 _active: list[torch.library.Library] = []
+_passes: list[Any] = []
 
 
 def mkl_is_slow_here() -> bool:
@@ -75,6 +76,11 @@ def use_torch() -> None:
     """Give the products back to torch's own choice."""
     while _active:
         _active.pop()._destroy()
+    if _passes:
+        import torch._inductor.config as inductor
+
+        if inductor.post_grad_custom_post_pass is _passes.pop():
+            inductor.post_grad_custom_post_pass = None
 
 
 def tell_compiler() -> None:
@@ -85,8 +91,9 @@ def tell_compiler() -> None:
     """
     import torch._inductor.config as inductor
 
-    if _active:
-        inductor.post_grad_custom_post_pass = _pass()
+    if _active and not _passes:
+        _passes.append(_pass())
+        inductor.post_grad_custom_post_pass = _passes[0]
 
 
 def in_use() -> str:

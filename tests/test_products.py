@@ -155,4 +155,10 @@ def test_a_user_s_own_pass_stays(monkeypatch):
 
     with inductor.patch(post_grad_custom_post_pass=print):
         products.tell_compiler()
+        products.use_torch()
         assert inductor.post_grad_custom_post_pass is print
+        products.use_onednn()
+        products.tell_compiler()
+        assert inductor.post_grad_custom_post_pass is not print
+        products.use_torch()
+        assert inductor.post_grad_custom_post_pass is None
