@@ -17,10 +17,12 @@ from torch import Tensor
 
 from plm.errors import ConfigError
 from plm.kernels.dispatch import use_triton
-from plm.kernels.reference.mla_attention import rotate_pairs, visible
+from plm.kernels.reference.mla_attention import visible
+from plm.kernels.reference.rope import rope as turned
 
-# As in plm.model.attention.common: unequal head sizes take SDPA's math path on a CPU, whose pattern
-# is kept for the backward; from this length padding the values saves that.
+# Unequal head sizes take SDPA's math path on a CPU, whose pattern is kept for the backward and
+# grows with the square of the length. In time, padding the values pays later: causal from between
+# 512 and 1024, under a mask hardly ever (docs/performance.md).
 PAD_VALUES_FROM = 512
 _DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 _SIZES = (16, 32, 64, 128, 256)
@@ -192,8 +194,8 @@ def _torch(
     nope = q.shape[-1] - rope
     q_nope, q_rope = q.split([nope, rope], dim=-1)
     k, v = kv.split([nope, kv.shape[-1] - nope], dim=-1)
-    k_rope = rotate_pairs(k_rope[:, :, None], angles).expand(-1, -1, heads, -1)
-    q = torch.cat((q_nope, rotate_pairs(q_rope, angles)), dim=-1).transpose(1, 2)
+    k_rope = turned(k_rope, *angles)[:, :, None].expand(-1, -1, heads, -1)
+    q = torch.cat((q_nope, turned(q_rope, *angles)), dim=-1).transpose(1, 2)
     k = torch.cat((k, k_rope), dim=-1).transpose(1, 2)
     v = v.transpose(1, 2)
     size = v.shape[-1]

@@ -3,21 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def rotate_pairs(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (2i, 2i + 1) of the last dimension.
-
-    Args:
-        x: [B, T, H, R].
-        angles: cosine and sine, each [B, T, R / 2], fp32 or fp64.
-    Returns:
-        Shape and dtype of x; computed in fp32, in fp64 for fp64.
-    """
-    wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-    cos, sin = (table[:, :, None].to(wide.dtype) for table in angles)
-    even, odd = wide[..., 0::2], wide[..., 1::2]
-    turned = torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)
-    return turned.flatten(-2).to(x.dtype)
+from plm.kernels.reference.rope import rope as turned
 
 
 def visible(starts: Tensor, ends: Tensor, causal: bool) -> Tensor:
@@ -60,9 +46,9 @@ def mla_attention(
     if starts is None or ends is None:
         starts = torch.zeros((batch, length), dtype=torch.int32, device=q.device)
         ends = torch.full_like(starts, length)
-    q = torch.cat((q[..., :nope], rotate_pairs(q[..., nope:], (cos, sin))), dim=-1)
+    q = torch.cat((q[..., :nope], turned(q[..., nope:], cos, sin)), dim=-1)
     kv = kv.repeat_interleave(heads // kv.shape[2], dim=2)
-    k_rope = rotate_pairs(k_rope[:, :, None], (cos, sin)).expand(-1, -1, heads, -1)
+    k_rope = turned(k_rope, cos, sin)[:, :, None].expand(-1, -1, heads, -1)
     k = torch.cat((kv[..., :nope], k_rope), dim=-1)
     scores = torch.einsum("bthk,bshk->bhts", q, k) * scale
     seen = visible(starts, ends, causal)[:, None]

@@ -6,16 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plm.kernels.mla_attention import PAD_VALUES_FROM
 from plm.model.common import Tap
 from plm.model.context import Context
 from plm.model.matmul.dense import dense
 
 Matmul = Callable[[Tensor, Tensor, str], Tensor]
-
-# Unequal head sizes take SDPA's math path on a CPU, whose pattern is kept for the backward and
-# grows with the square of the length. In time, padding the values pays later: causal from between
-# 512 and 1024, under a mask hardly ever (docs/performance.md).
-PAD_VALUES_FROM = 512
 
 
 class SoftmaxAttention(nn.Module):
