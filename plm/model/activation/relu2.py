@@ -17,6 +17,7 @@ class ReLU2(nn.Module):
 
     fusible = True
     sparse = True
+    exports = ("plm",)
     # The op of plm.kernels that takes in the products before and after.
     fused_mlp = "relu2_mlp"
     # Is given something with the output's zeros, fused or not; a hook would keep it from fusing.

@@ -14,6 +14,7 @@ class SiLU(nn.Module):
 
     fusible = True
     sparse = False
+    exports = ("llama", "qwen2", "qwen3")
 
     def forward(self, x: Tensor, context: Context) -> Tensor:
         """Any shape, same out."""

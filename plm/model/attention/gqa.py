@@ -1,6 +1,7 @@
 """Grouped-query attention: several query heads share one key and value head.
 
-Paper: Ainslie et al., GQA (arXiv:2305.13245)
+Paper: Ainslie et al., GQA (arXiv:2305.13245); its switches as in Qwen2 (arXiv:2407.10671, biases)
+    and Qwen3 (arXiv:2505.09388, norms on queries and keys)
 Cost: 2·D·(H + 2·Hk + H)·K + 2·H·K·T FLOPs a token, forward, for heads of one size K.
 """
 
@@ -11,10 +12,30 @@ from torch import Tensor, nn
 
 from plm.errors import ConfigError
 from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
-from plm.model.common import flops
+from plm.model.common import Tap, flops
 from plm.model.context import Context
 from plm.model.matmul.dense import dense
 from plm.model.rotary import rotate
+
+
+class Bias(nn.Module):
+    """Adds a vector to the last axis.
+
+    Args:
+        size: length of the last axis.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., size], same out."""
+        return x + self.bias.to(x.dtype)
+
+    def init_weights(self, generator: torch.Generator, std: float) -> None:
+        """Zeros, also for a model that was made without memory."""
+        nn.init.zeros_(self.bias)
 
 
 class GQA(nn.Module):
@@ -28,8 +49,10 @@ class GQA(nn.Module):
         v_head_dim: U of values; None: K.
         rope_theta: base of the rotary angles.
         linear: `(in, out, role) -> module`.
-        norm: unused here; every mixer is offered it.
+        norm: `(size) -> module`, for queries and keys where qk_norm is set.
         matmul: product inside attention.
+        qkv_bias: add a vector to queries, keys and values; zero at first.
+        qk_norm: norm every query and key head before it is turned.
     """
 
     state_kind = "key_value"
@@ -48,6 +71,8 @@ class GQA(nn.Module):
         matmul: Matmul = dense,
         head_dim: int | None = None,
         v_head_dim: int | None = None,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
     ) -> None:
         super().__init__()
         if num_attention_heads % num_key_value_heads:
@@ -71,7 +96,22 @@ class GQA(nn.Module):
         self.k_proj = linear(hidden_size, self.kv_heads * self.key, "k")
         self.v_proj = linear(hidden_size, self.kv_heads * self.value, "v")
         self.o_proj = linear(self.heads * self.value, hidden_size, "o")
+        if qk_norm and norm is None:
+            raise ConfigError("model.attention.qk_norm=true needs a norm; choose model/norm")
+        sizes = {"q": self.heads * self.key, "k": self.kv_heads * self.key}
+        sizes["v"] = self.kv_heads * self.value
+        biases = {role: Bias(size) if qkv_bias else Tap() for role, size in sizes.items()}
+        self.q_bias, self.k_bias, self.v_bias = biases["q"], biases["k"], biases["v"]
+        self.q_norm = norm(self.key) if qk_norm else Tap()
+        self.k_norm = norm(self.key) if qk_norm else Tap()
         self.attend = SoftmaxAttention(matmul)
+
+    def exports(self) -> tuple[str, ...]:
+        """The architectures that have its switches."""
+        bias, norm = isinstance(self.q_bias, Bias), not isinstance(self.q_norm, Tap)
+        if bias and norm:
+            return ()
+        return ("qwen2",) if bias else ("qwen3",) if norm else ("llama",)
 
     def prepare(self, context: Context) -> None:
         """Make the tables that all layers share, outside any compiled block."""
@@ -81,10 +121,11 @@ class GQA(nn.Module):
     def _qkv(self, hidden: Tensor, context: Context) -> tuple[Tensor, Tensor, Tensor]:
         """[B, H, T, K], [B, Hk, T, K], [B, Hk, T, U]."""
         rotary = context.rotary(self.key, self.rope_theta)
-        q = self.q_proj(hidden).unflatten(-1, (self.heads, self.key))
-        k = self.k_proj(hidden).unflatten(-1, (self.kv_heads, self.key))
+        q = self.q_bias(self.q_proj(hidden)).unflatten(-1, (self.heads, self.key))
+        k = self.k_bias(self.k_proj(hidden)).unflatten(-1, (self.kv_heads, self.key))
+        q, k = self.q_norm(q), self.k_norm(k)
         q, k = rotate(q, rotary, context.kernels), rotate(k, rotary, context.kernels)
-        v = self.v_proj(hidden).unflatten(-1, (self.kv_heads, self.value))
+        v = self.v_bias(self.v_proj(hidden)).unflatten(-1, (self.kv_heads, self.value))
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:

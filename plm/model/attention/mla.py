@@ -38,6 +38,7 @@ class MLA(nn.Module):
     """
 
     state_kind = "latent"
+    exports = ("plm",)
     isolates_documents = True
     causal = True
 

@@ -20,6 +20,8 @@ class PreNorm(nn.Module):
         norm: `(size) -> module`.
     """
 
+    exports = ("plm", "llama", "qwen2", "qwen3")
+
     def __init__(
         self,
         hidden_size: int,

@@ -18,6 +18,7 @@ class Tied(nn.Embedding):
     """
 
     tied = True
+    exports = ("plm", "llama", "qwen2", "qwen3")
 
     def __init__(
         self,

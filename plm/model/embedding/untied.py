@@ -11,6 +11,7 @@ class Untied(nn.Embedding):
     """Tokens in by one table [V, D], scores out by another."""
 
     tied = False
+    exports = ("plm", "llama", "qwen2", "qwen3")
 
     def __init__(
         self, num_embeddings: int, embedding_dim: int, *, linear: Callable[..., nn.Module]

@@ -22,6 +22,8 @@ class SwiGLU(nn.Module):
         linear: `(in, out, role) -> module`.
     """
 
+    exports = ("llama", "qwen2", "qwen3")
+
     def __init__(
         self,
         hidden_size: int,

@@ -23,6 +23,8 @@ class Ungated(nn.Module):
         linear: `(in, out, role) -> module`.
     """
 
+    exports = ("plm",)
+
     def __init__(
         self,
         hidden_size: int,

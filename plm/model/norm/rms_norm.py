@@ -20,6 +20,8 @@ class RMSNorm(nn.Module):
     `kernels` is set by the model, since a norm is not given the context.
     """
 
+    exports = ("plm", "llama", "qwen2", "qwen3")
+
     def __init__(self, size: int, *, eps: float = 1e-6) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(size))
