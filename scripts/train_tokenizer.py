@@ -118,13 +118,13 @@ def _new_folder(out: str | None) -> Path:
 
 
 def _baseline(name: str) -> Any:
-    from plm.data import tokenizer as bpe
+    from plm.data import adopt
     from plm.data.recipe import TokenizerSettings
 
     if Path(name).is_file():
-        return bpe.existing(TokenizerSettings(file=name))
+        return adopt.existing(TokenizerSettings(file=name))
     hub, _, revision = name.partition("@")
-    return bpe.existing(TokenizerSettings(hub=hub, revision=revision or "main"))
+    return adopt.existing(TokenizerSettings(hub=hub, revision=revision or "main"))
 
 
 def _read(recipe: Any, chosen: dict[str, Any], folder: Path) -> Any:

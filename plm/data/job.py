@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from plm.config import build
-from plm.data import encode, split
+from plm.data import adopt, encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
 from plm.data.documents import Origin
@@ -93,7 +93,7 @@ class Job:
             if self.recipe.tokenizer.adopted and not (self.folder / TOKENIZER).is_file():
                 # First: what is wrong with it is to be said before hours of reading.
                 arguments = self.recipe.tokenizer, self.folder / TOKENIZER, self.vocab_size
-                executor.submit(bpe.adopt, *arguments).result()
+                executor.submit(adopt.adopt, *arguments).result()
             with self.part("reading and cleaning", told):
                 stores = clean(self.origins, steps, self.folder, executor, ahead, told)
             tallies = {name: store.tallies for name, store in stores.items()}

@@ -6,7 +6,8 @@ from typing import Any
 
 from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
-from plm.data.recipe import load_recipe
+from plm.data.recipe import Recipe, load_recipe, with_tokenizer
+from plm.errors import ConfigError
 
 Tell = Callable[[str, int, int | None], None]
 
@@ -22,7 +23,7 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
         DataError: a source, file or row that cannot be used.
     """
     return prepare(
-        load_recipe(settings["recipe"]),
+        recipe_of(settings),
         data_dir=Path(settings["dir"]),
         vocab_size=settings["vocab_size"],
         block_tokens=settings["block_tokens"],
@@ -33,10 +34,29 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
     )
 
 
+def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that the node `data` names, with the tokenizer that it names.
+
+    Raises:
+        ConfigError: the tokenizer is not there.
+    """
+    recipe, named = load_recipe(settings["recipe"]), settings.get("tokenizer")
+    new = settings.get("new_tokens") or []
+    if not named:
+        if new:
+            raise ConfigError("data.new_tokens extends an existing tokenizer: name data.tokenizer")
+        return recipe
+    path = Path(named)
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise ConfigError(f"data.tokenizer={named}: there is no tokenizer.json")
+    return with_tokenizer(recipe, file, settings.get("end_of_text"), new)
+
+
 def find_data(settings: Mapping[str, Any]) -> Path | None:
     """The folder of the data that the node `data` names, if they were prepared before."""
     return is_prepared(
-        load_recipe(settings["recipe"]),
+        recipe_of(settings),
         data_dir=Path(settings["dir"]),
         vocab_size=settings["vocab_size"],
         block_tokens=settings["block_tokens"],

@@ -25,8 +25,8 @@ from plm.errors import ConfigError, DataError, PlmError, Unfinished
 _HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
-    "documents", "clean", "split", "textstore", "tokenizer", "encode", "indexed", "packing",
-    "shards", "signatures", "pool", "journal", "job", "manifest", "tally",
+    "documents", "clean", "split", "textstore", "tokenizer", "adopt", "encode", "indexed",
+    "packing", "shards", "signatures", "pool", "journal", "job", "manifest", "tally",
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -84,6 +85,7 @@ class TokenizerSettings:
         hub: an existing tokenizer's name on the Hugging Face Hub, or a folder of that form.
         revision: of hub, a commit where figures are to be repeated.
         end_of_text: the special token that ends a document; None: the first special token.
+        new_tokens: special tokens to add behind those of an existing tokenizer.
     """
 
     kind: str = "byte_level_bpe"
@@ -96,6 +98,7 @@ class TokenizerSettings:
     hub: str | None = None
     revision: str | None = None
     end_of_text: str | None = None
+    new_tokens: list[str] = field(default_factory=list)
 
     @property
     def adopted(self) -> bool:
@@ -169,6 +172,26 @@ def load_recipe(recipe: str | Path) -> Recipe:
         if not isinstance(version, str):
             raise ConfigError(f'{file}: versions.{name}={version} must be in quotes: "{version}"')
     return Recipe(file.stem, sources, tokenizer, versions, content)
+
+
+def with_tokenizer(
+    recipe: Recipe, file: Path, end_of_text: str | None = None, new_tokens: Sequence[str] = ()
+) -> Recipe:
+    """The recipe with an existing tokenizer in the place of its own.
+
+    Args:
+        recipe: as loaded.
+        file: tokenizer.json.
+        end_of_text: the token that ends a document; None: the first special one.
+        new_tokens: special tokens added behind the others.
+    """
+    settings = TokenizerSettings(
+        file=str(file), end_of_text=end_of_text, new_tokens=list(new_tokens)
+    )
+    check_tokenizer(settings, "data.tokenizer")
+    # Where the file lies decides nothing; what is in it is looked at through content_mark.
+    said = {"end_of_text": end_of_text, "new_tokens": list(new_tokens)}
+    return replace(recipe, tokenizer=settings, content={**recipe.content, "tokenizer": said})
 
 
 def _find(recipe: str | Path) -> Path:
@@ -298,6 +321,14 @@ def check_tokenizer(settings: TokenizerSettings, file: Path | str) -> None:
     if settings.hub and not settings.revision:
         raise ConfigError(
             f"{file}: tokenizer.revision is missing: a commit (or branch) of {settings.hub}"
+        )
+    new = settings.new_tokens
+    if not isinstance(new, list) or not all(isinstance(t, str) and t for t in new):
+        raise ConfigError(f"{file}: tokenizer.new_tokens={new} is not a list of texts")
+    if new and not settings.adopted:
+        raise ConfigError(
+            f"{file}: tokenizer.new_tokens extends an existing tokenizer; one that is trained "
+            "takes special_tokens"
         )
     if settings.revision and not settings.hub:
         raise ConfigError(f"{file}: tokenizer.revision needs tokenizer.hub")

@@ -8,7 +8,6 @@ No normaliser: GGUF cannot carry one, and text has to come back byte for byte.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,14 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from plm.errors import ConfigError, DataError, Unfinished
+from plm.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
     from plm.data.recipe import TokenizerSettings
-
-log = logging.getLogger("plm")
 
 END_OF_TEXT = "<|endoftext|>"
 """Ends every document, where a recipe names no other."""
@@ -98,84 +95,6 @@ def check_size(vocab_size: int, special_tokens: list[str]) -> None:
             f"vocab_size={vocab_size} is too small: 256 bytes and {len(special_tokens)} special "
             f"tokens need {least}"
         )
-
-
-def adopt(settings: TokenizerSettings, target: Path, vocab_size: int | None = None) -> int:
-    """Write the existing tokenizer that the settings name as a tokenizer.json.
-
-    Args:
-        settings: with `file` or `hub`.
-        target: where tokenizer.json is written, whole or not at all.
-        vocab_size: ids asked for; None takes as many as there are.
-    Returns:
-        Ids, holes included: the largest id and one.
-    Raises:
-        ConfigError: it has no such end_of_text, or more ids than asked for.
-        DataError: it is no tokenizer, or is not a byte-level BPE.
-        Unfinished: the Hub does not give it.
-    """
-    where = settings.file or settings.hub
-    tokenizer = existing(settings)
-    _check_byte_level(tokenizer, str(where))
-    end_of_text(settings, tokenizer)
-    n_ids = size(tokenizer)
-    if vocab_size is not None and n_ids > vocab_size:
-        raise ConfigError(
-            f"vocab_size={vocab_size} is too small: {where} has {n_ids} ids; "
-            f"set vocab_size={n_ids} or more"
-        )
-    if tokenizer.normalizer is not None:
-        kind = json.loads(tokenizer.normalizer.__getstate__())["type"]
-        told = "%s has a normaliser (%s): text may come back changed, and GGUF cannot carry it"
-        log.warning(told, where, kind)
-    save(tokenizer, target)
-    return n_ids
-
-
-def existing(settings: TokenizerSettings) -> Tokenizer:
-    """Load the tokenizer that `file` or `hub` names, of any kind.
-
-    Raises:
-        DataError: it is no tokenizer.
-        Unfinished: the Hub does not give it.
-    """
-    tokenizer = load(settings.file) if settings.file else _from_hub(settings)
-    # Both would change a document's ids: one would cut it, the other fill it up.
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _from_hub(settings: TokenizerSettings) -> Tokenizer:
-    from tokenizers import Tokenizer
-    from transformers import AutoTokenizer
-
-    where = f"tokenizer.hub={settings.hub} (revision {settings.revision})"
-    try:
-        loaded = AutoTokenizer.from_pretrained(settings.hub, revision=settings.revision)
-    # Network, files and classes each fail with errors of their own.
-    except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise Unfinished(f"{where} cannot be loaded: {first}") from error
-    if not hasattr(loaded, "backend_tokenizer"):
-        raise DataError(f"{where} has no tokenizer.json, which is needed here")
-    return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
-
-
-def _check_byte_level(tokenizer: Tokenizer, where: str) -> None:
-    from tokenizers import models, pre_tokenizers
-
-    complete = all(
-        tokenizer.token_to_id(c) is not None for c in pre_tokenizers.ByteLevel.alphabet()
-    )
-    parts = [part["type"] for part in _pre_tokenizer_parts(tokenizer)]
-    if not isinstance(tokenizer.model, models.BPE) or "ByteLevel" not in parts or not complete:
-        raise DataError(
-            f"{where}: not a byte-level BPE with all 256 bytes (GPT-2's, Llama 3's and Qwen2's "
-            "are); others would lose text, and bits per byte could not be counted"
-        )
-    if tokenizer.model.dropout:
-        raise DataError(f"{where}: dropout={tokenizer.model.dropout} makes ids a matter of chance")
 
 
 def end_of_text(settings: TokenizerSettings, tokenizer: Tokenizer) -> str:
@@ -262,7 +181,7 @@ def encode_batch(tokenizer: Tokenizer, texts: list[str]) -> list[np.ndarray]:
 
 def pre_tokenizer_name(tokenizer: Tokenizer) -> str | None:
     """Which of PATTERNS the tokenizer splits by; None for any other way."""
-    parts = _pre_tokenizer_parts(tokenizer)
+    parts = pre_tokenizer_parts(tokenizer)
     last = parts[-1] if parts else {}
     if last.get("type") != "ByteLevel" or last["add_prefix_space"]:
         return None
@@ -277,7 +196,8 @@ def pre_tokenizer_name(tokenizer: Tokenizer) -> str | None:
     return names.get(split["pattern"].get("Regex"))
 
 
-def _pre_tokenizer_parts(tokenizer: Tokenizer) -> list[dict]:
+def pre_tokenizer_parts(tokenizer: Tokenizer) -> list[dict]:
+    """The steps that split a text before the merges, as tokenizer.json writes them."""
     if tokenizer.pre_tokenizer is None:
         return []
     state = json.loads(tokenizer.pre_tokenizer.__getstate__())

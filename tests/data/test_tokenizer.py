@@ -1,7 +1,5 @@
 """The tokenizer: nothing lost, digits apart, the fast twin equal to the slow one."""
 
-import logging
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,8 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 
 from plm.data import tokenizer as bpe
-from plm.data.recipe import TokenizerSettings
-from plm.errors import ConfigError, DataError, Unfinished
+from plm.errors import ConfigError, DataError
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TEXTS = [
@@ -261,104 +258,3 @@ def test_bytes_of_added_words_and_of_holes(trained):
     lengths = bpe.token_bytes(other)
     assert lengths[other.token_to_id("東京")] == 6
     assert lengths[: bpe.size(trained)].tolist() == bpe.token_bytes(trained).tolist()
-
-
-def test_adopt_a_file(trained, tmp_path):
-    other = copy(trained)
-    other.enable_truncation(4)
-    other.enable_padding(length=9)
-    bpe.save(other, tmp_path / "theirs.json")
-    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"), end_of_text="<|im_end|>")
-    target = tmp_path / "tokenizer.json"
-    assert bpe.adopt(chosen, target) == bpe.size(trained)
-    made = bpe.load(target)
-    # Neither the cut nor the filling comes along.
-    assert made.to_str() == trained.to_str()
-    assert bpe.end_of_text(chosen, made) == "<|im_end|>"
-    assert bpe.end_of_text(TokenizerSettings(file=chosen.file), made) == "<|endoftext|>"
-    assert len(chosen.content_mark()) == 64
-    assert TokenizerSettings().content_mark() is None
-
-
-def test_adopt_from_a_folder_of_the_hubs_form(trained, tmp_path):
-    from transformers import PreTrainedTokenizerFast
-
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=copy(trained), eos_token="<|endoftext|>")
-    wrapped.save_pretrained(tmp_path / "theirs")
-    chosen = TokenizerSettings(hub=str(tmp_path / "theirs"), revision="main")
-    assert bpe.adopt(chosen, tmp_path / "tokenizer.json", 400) == bpe.size(trained)
-    made = bpe.load(tmp_path / "tokenizer.json")
-    assert made.get_vocab() == trained.get_vocab()
-    assert bpe.Encoder(made).fast
-    for ours, theirs in zip(
-        bpe.encode_batch(made, TEXTS), bpe.encode_batch(trained, TEXTS), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-    assert len(chosen.content_mark()) == 64
-    nothing = TokenizerSettings(hub=str(tmp_path / "none"), revision="main")
-    with pytest.raises(
-        Unfinished, match=r"tokenizer\.hub=.*none \(revision main\) cannot be loaded"
-    ):
-        bpe.adopt(nothing, tmp_path / "other.json")
-    assert not (tmp_path / "other.json").exists()
-
-
-def test_a_normaliser_is_warned_about(trained, tmp_path, caplog):
-    other = copy(trained)
-    other.normalizer = normalizers.NFC()
-    bpe.save(other, tmp_path / "theirs.json")
-    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"))
-    with caplog.at_level(logging.WARNING, "plm"):
-        bpe.adopt(chosen, tmp_path / "tokenizer.json")
-    assert "theirs.json has a normaliser (NFC): text may come back changed" in caplog.text
-    assert bpe.load(tmp_path / "tokenizer.json").normalizer is not None
-
-
-def _not_byte_level(t):
-    t.pre_tokenizer = pre_tokenizers.Whitespace()
-
-
-def _by_chance(t):
-    t.model.dropout = 0.1
-
-
-@pytest.mark.parametrize(
-    ("change", "more", "error", "message"),
-    [
-        (_not_byte_level, {}, DataError, r"theirs\.json: not a byte-level BPE with all 256 bytes"),
-        (_by_chance, {}, DataError, r"theirs\.json: dropout=0\.1"),
-        (
-            lambda t: None,
-            {"end_of_text": "</s>"},
-            ConfigError,
-            r"tokenizer\.end_of_text=</s> is not in .*theirs\.json; its special tokens: <\|endoft",
-        ),
-        (
-            lambda t: None,
-            {"end_of_text": "a"},
-            ConfigError,
-            r"tokenizer\.end_of_text=a is an ordinary token of .*theirs\.json",
-        ),
-    ],
-)
-def test_what_cannot_be_adopted(trained, tmp_path, change, more, error, message):
-    other = copy(trained)
-    change(other)
-    bpe.save(other, tmp_path / "theirs.json")
-    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"), **more)
-    with pytest.raises(error, match=message) as caught:
-        bpe.adopt(chosen, tmp_path / "tokenizer.json")
-    assert "\n" not in str(caught.value)
-    assert not (tmp_path / "tokenizer.json").exists()
-
-
-def test_a_vocabulary_that_is_too_small_or_has_no_special_token(trained, tmp_path):
-    bpe.save(trained, tmp_path / "theirs.json")
-    chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"))
-    rows = bpe.size(trained)
-    message = rf"vocab_size=300 is too small: .*theirs\.json has {rows} ids; set vocab_size={rows}"
-    with pytest.raises(ConfigError, match=message):
-        bpe.adopt(chosen, tmp_path / "tokenizer.json", 300)
-    bpe.save(bpe.train(TEXTS, vocab_size=300, special_tokens=[]), tmp_path / "theirs.json")
-    with pytest.raises(ConfigError, match=r"has no special token; tokenizer\.end_of_text must"):
-        bpe.adopt(chosen, tmp_path / "tokenizer.json")
