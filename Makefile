@@ -1,7 +1,8 @@
 # `make` alone lists the commands. Whatever needs the environment makes it first, once.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-long test-peers check format lock papers kernels loss-compare clean
+.PHONY: help run test test-long test-peers check format lock papers kernels loss-compare llama-cpp \
+	clean
 # Settings of pip that would install somewhere else than into the environment.
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV
 
@@ -23,6 +24,19 @@ PEERS := megatron-core==0.16.1 datatrove==0.10.1 litdata==0.2.76 \
 PEERS_IMPORT := import datatrove, litdata, litgpt, megatron.core, liger_kernel.ops.rms_norm
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
+# The oldest transformers that pyproject.toml allows and the newest when this was written, each with
+# what it needs in other versions than .venv has; exported folders are tried with both.
+ENDS_READY := .transformers/.ready
+OLDEST := transformers==5.0.0 huggingface-hub==1.33.0 tokenizers==0.22.2
+NEWEST := transformers==5.24.0
+
+# llama.cpp's shared libraries, for checks of GGUF files; they are run from Python, without node.
+LLAMA_READY := .llama-cpp/.ready
+LLAMA_LOCK := $(addprefix scripts/llama_cpp/,package.json package-lock.json .npmrc)
+# Ready-made for one system; elsewhere, and where PLM_LLAMA_CPP names a build, nothing is fetched.
+LLAMA_SYSTEM := $(shell uname -s)-$(shell uname -m)
+LLAMA_TESTED := $(if $(PLM_LLAMA_CPP),,$(if $(filter Linux-x86_64,$(LLAMA_SYSTEM)),$(LLAMA_READY)))
+
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -33,7 +47,7 @@ test: $(READY) ## Run the tests that need neither GPU nor network
 	@$(PYTEST) -n 2 -m "not slow and not gpu and not peers" $(ARGS)
 
 # pytest's exit code 5 (nothing was run) stays a failure wherever a slow test is written down.
-test-long: $(READY) ## Run the slow tests: killed runs, several processes, whole pipelines
+test-long: $(READY) $(LLAMA_TESTED) $(ENDS_READY) ## Run the slow tests
 	@if grep -rqsE 'mark\.slow' --include='*.py' tests; then \
 		$(PYTEST) -n 2 -m "slow and not gpu and not peers" $(ARGS); \
 	else echo "No test is marked slow: nothing was run."; fi
@@ -64,6 +78,8 @@ loss-compare: $(READY) ## Compare 50 steps' losses of two commits: A=<commit> B=
 	@test -n "$(A)" -a -n "$(B)" || \
 		{ echo "loss-compare needs two commits: make loss-compare A=HEAD~1 B=HEAD" >&2; exit 2; }
 	@$(ENV) scripts/loss_compare.py a=$(A) b=$(B) $(ARGS)
+
+llama-cpp: $(LLAMA_READY) ## Fetch llama.cpp's libraries, to check and quantise GGUF files
 
 clean: ## Delete caches and build leftovers; runs, data and the environment stay
 	@rm -rf build dist ./*.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -110,3 +126,28 @@ $(PEERS_READY): $(READY) Makefile
 	$(PEERS_ENV) -c '$(PEERS_IMPORT)' 2>/dev/null || { \
 		echo "A peer cannot be imported: $(PEERS_ENV) -c '$(PEERS_IMPORT)'" >&2; exit 2; }; \
 	touch $(PEERS_READY)
+
+$(ENDS_READY): $(READY) Makefile
+	@set -e; echo "Setting up .transformers, once: two other versions."; rm -rf .transformers; \
+	pip="$(ENV) -m pip --disable-pip-version-check --no-input install --quiet --no-deps"; \
+	$$pip --target .transformers/oldest $(OLDEST) && $$pip --target .transformers/newest $(NEWEST) \
+		|| { echo "Set-up failed (see above); the network is needed" >&2; exit 2; }; \
+	touch $@
+
+# Into a folder beside it first, so that a broken download is not taken for the library.
+$(LLAMA_READY): $(LLAMA_LOCK)
+	@set -e; \
+	if [ "$(LLAMA_SYSTEM)" != Linux-x86_64 ]; then \
+		echo "llama.cpp is fetched ready-made for Linux on x86-64, not for $(LLAMA_SYSTEM): build" \
+			"llama.cpp v0.5.0 with shared libraries and set PLM_LLAMA_CPP to its libllama" >&2; \
+		exit 2; \
+	fi; \
+	command -v npm >/dev/null || { \
+		echo "npm is needed to fetch llama.cpp and was not found; install Node.js 20 or later, or" \
+			"set PLM_LLAMA_CPP to a libllama of llama.cpp v0.5.0" >&2; exit 2; }; \
+	echo "Fetching llama.cpp's libraries into .llama-cpp, once: 30 MB."; \
+	rm -rf .llama-cpp.partial; mkdir .llama-cpp.partial; cp $(LLAMA_LOCK) .llama-cpp.partial; \
+	(cd .llama-cpp.partial && npm ci --ignore-scripts --omit=optional --no-audit --no-fund \
+		--loglevel=error --no-progress >/dev/null) || { rm -rf .llama-cpp.partial; \
+		echo "llama.cpp could not be fetched (see above); the network is needed" >&2; exit 2; }; \
+	rm -rf .llama-cpp; mv .llama-cpp.partial .llama-cpp; touch $@

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from plm import launch
+from plm import handoff, launch
 from plm.config import build, check_targets, plain, trust
 from plm.errors import ConfigError, Interrupted, PlmError
 from plm.phases import Plan
@@ -30,6 +30,7 @@ def settle(config: Any) -> dict[str, Any]:
     """
     settings = plain(config)
     trust(settings.get("trust") or [])
+    handoff.take_over(settings)
     if settings["data"].get("path"):
         _take_path(settings)
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
@@ -67,13 +68,12 @@ def check_parts(settings: dict[str, Any]) -> None:
     """
     import torch
 
-    from plm import handoff
     from plm.optimizer.common import NamedParameter
     from plm.precision import precision_of
 
     plan = Plan.read(settings["phases"])
     with torch.device("meta"):
-        build(settings["model"])
+        model = build(settings["model"])
     build(settings["schedule"])(plan.segments())
     for node in [settings["scaling"], *settings["losses"].values()]:
         if node:
@@ -81,7 +81,7 @@ def check_parts(settings: dict[str, Any]) -> None:
     some = NamedParameter("some.weight", torch.nn.Parameter(torch.zeros(2, 2)), "up")
     build(settings["optimizer"])([some], lr=settings["peak_lr"])
     precision_of(settings["precision"], settings["trainer"]["accelerator"])
-    handoff.find(settings["init_from"], settings["init"], "")
+    handoff.check(handoff.find(settings["init_from"], settings["init"], ""), model)
 
 
 def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:

@@ -139,20 +139,26 @@ def prune(folder: Path, keep_last: int, keep: set[int]) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, kind: str = "model") -> dict[str, Tensor]:
     """Weights by name, on the CPU, of a checkpoint folder; safetensors or DCP, never pickles.
 
+    Args:
+        path: the checkpoint.
+        kind: model, or average for those that callbacks.average kept.
     Raises:
         CheckpointError: there are none.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if (path / WEIGHTS).is_file():
+    file = path / (WEIGHTS if kind == "model" else f"{kind}.safetensors")
+    if file.is_file():
         try:
-            return load_file(path / WEIGHTS)
+            return load_file(file)
         except SafetensorError as error:
-            raise CheckpointError(f"{path / WEIGHTS} cannot be read: {error}") from error
+            raise CheckpointError(f"{file} cannot be read: {error}") from error
+    if kind != "model":
+        raise CheckpointError(f"{path} has no {file.name}; callbacks.average writes it")
     if (path / SHARDS).is_dir():
         return _read_shards(path / SHARDS)
     raise CheckpointError(f"{path} has neither {WEIGHTS} nor a folder {SHARDS}")

@@ -29,6 +29,7 @@ GROUPS = {
     "logger": "beside metrics.csv: +logger@loggers.wandb=wandb",
     "trainer": "processes and how they share the model: trainer=ddp trainer.devices=2",
     "sweep": "with -m: which settings are varied",
+    "export": "for scripts/export.py, after a run: to=hf",
 }
 """What a choice of the group decides; a group that is not named here is listed after these."""
 

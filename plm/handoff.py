@@ -1,14 +1,21 @@
 """What a run takes over: from its own newest checkpoint, or from the run before."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from plm import checkpoint
 from plm.errors import CheckpointError, ConfigError
+from plm.formats.architecture import model_node, of_model
+from plm.formats.hf_config import of_config, read_config
+from plm.formats.hf_read import files_of, read_sides
+from plm.formats.hf_read import read_weights as read_hf
+
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass
@@ -66,37 +73,187 @@ def find(init_from: str | None, init: str, stage: str) -> Start:
     if (path / "config.json").is_file():
         if init == "all":
             raise CheckpointError(f"init=all: {path} is a Hugging Face folder, with weights only")
+        of_config(read_config(path), path)
+        files_of(path)
         return Start(path)
     raise CheckpointError(
         f"init_from={init_from} is not a run folder, a checkpoint or a Hugging Face folder"
     )
 
 
-def weights(start: Start, model: nn.Module) -> Mapping[str, Tensor]:
+def check(start: Start, model: nn.Module) -> None:
+    """Refuse a Hugging Face folder whose model is not the configured one, before any data is read.
+
+    Args:
+        start: as `find` gave it.
+        model: as configured; it may lie on the device meta.
+    Raises:
+        CheckpointError: what differs, and that model=init_from takes the folder's.
+        ConfigError: the configured model has parts that no such folder holds.
+    """
+    if start.path is None or start.meta:
+        return
+    there = of_config(read_config(start.path), start.path)
+    found = of_model(model).differences(there)
+    # More rows than the folder has are new tokens; `weights` knows how many were asked for.
+    if model.vocab_size >= there.vocab_size:
+        found = [line for line in found if not line.startswith("vocab_size:")]
+    if found:
+        raise CheckpointError(
+            f"init_from={start.path} is another model than the configured one ({'; '.join(found)});"
+            " model=init_from takes the folder's"
+        )
+
+
+def weights(
+    start: Start, model: nn.Module, *, average: bool = False, new_ids: Sequence[int] = ()
+) -> Mapping[str, Tensor]:
     """The start's weights by the model's own names, checked against it.
 
+    Args:
+        start: with a path.
+        model: that they are for.
+        average: the averaged weights of callbacks.average in the place of the last ones.
+        new_ids: tokens that the start does not know: their rows begin as the mean of the others.
     Raises:
         CheckpointError: which tensors differ.
     """
     assert start.path is not None
-    if start.meta:
-        found = checkpoint.read_weights(start.path)
-    else:
-        found = _hugging_face(start.path)
-        if getattr(model.embed_tokens, "tied", False):
-            found.pop("lm_head.weight", None)
     wanted = model.state_dict()
+    if start.meta:
+        found = checkpoint.read_weights(start.path, "average" if average else "model")
+    else:
+        _, found = read_hf(start.path, wanted)
+    if new_ids:
+        found = _with_rows(found, wanted, new_ids)
     checkpoint.fit_weights(found, wanted, start.path)
     return found
 
 
-def _hugging_face(path: Path) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
+def _with_rows(
+    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], new_ids: Sequence[int]
+) -> dict[str, Tensor]:
+    """Embedding and head with rows for new tokens, where they have none or an untrained one."""
+    changed = dict(found)
+    for name in ("embed_tokens.weight", "embed_tokens.lm_head.weight"):
+        if name not in found or name not in wanted:
+            continue
+        old, rows = found[name], len(wanted[name])
+        known = old[: min(new_ids)]
+        mean = known.float().mean(dim=0, keepdim=True).to(old.dtype)
+        table = torch.cat((old, mean.expand(max(0, rows - len(old)), -1)))
+        table[list(new_ids)] = mean
+        changed[name] = table
+    return changed
 
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{path} has no *.safetensors; pickled weights are not read")
-    found: dict[str, Tensor] = {}
-    for file in files:
-        found.update(load_file(file))
-    return {name.removeprefix("model."): value for name, value in found.items()}
+
+def model_settings(start: Start) -> dict[str, Any]:
+    """The node `model` of what a start names, as `plm.config.build` takes it.
+
+    Raises:
+        CheckpointError: a Hugging Face folder of another architecture.
+    """
+    assert start.path is not None
+    if start.meta:
+        return {**start.meta["model"], "kernels": "auto", "checkpoint_activations": False}
+    return model_node(of_config(read_config(start.path), start.path))
+
+
+def tokenizer_file(start: Start) -> Path | None:
+    """tokenizer.json that goes with a start; None: there is none."""
+    assert start.path is not None
+    own = start.path / TOKENIZER
+    if own.is_file() or not start.meta:
+        return own if own.is_file() else None
+    # Checkpoints of before held only the path of the one that prepared the data.
+    there = Path(start.meta["tokenizer"])
+    return there if there.is_file() else None
+
+
+def end_of_text(start: Start) -> str | None:
+    """The token that ends a document there; None: not said."""
+    assert start.path is not None
+    if start.meta:
+        return start.meta.get("end_of_text")
+    return read_sides(start.path)[0]
+
+
+def new_ids(start: Start, tokenizer: Path, asked: Sequence[str]) -> list[int]:
+    """Ids of the data's tokenizer that the start does not know.
+
+    Args:
+        start: with a path.
+        tokenizer: tokenizer.json of the data.
+        asked: the tokens that were to be added.
+    Raises:
+        CheckpointError: an id means another token there, or tokens are new that nobody asked for.
+    """
+    theirs = tokenizer_file(start)
+    if theirs is None or theirs.read_bytes() == tokenizer.read_bytes():
+        return []
+    there, here = (_vocabulary(path) for path in (theirs, tokenizer))
+    fresh = {token: i for token, i in here.items() if there.get(token) != i}
+    moved = [token for token in fresh if token in there]
+    gone = [token for token in there if token not in here]
+    if moved or gone or not set(fresh) <= set(asked):
+        some = (moved or gone or sorted(fresh))[0]
+        raise CheckpointError(
+            f"the data's tokenizer is not that of init_from={start.path}: {some!r} is id "
+            f"{there.get(some)} there and {here.get(some)} in the data, so ids would name other "
+            "text; data.tokenizer=init_from takes it over, data.allow_changed=true goes on anyway"
+        )
+    return sorted(fresh.values())
+
+
+def _vocabulary(path: Path) -> dict[str, int]:
+    from plm.data.tokenizer import load
+
+    return load(path).get_vocab(with_added_tokens=True)
+
+
+def take_over(settings: dict[str, Any]) -> None:
+    """Put into a configuration what `model=init_from` and `data.tokenizer=init_from` stand for.
+
+    Args:
+        settings: plain; changed in place, so that the frozen configuration says all of it.
+    Raises:
+        ConfigError: nothing to take it from.
+        CheckpointError: it cannot be read.
+    """
+    model, data = settings["model"], settings["data"]
+    wants_model = model.get("from") == "init_from"
+    wants_tokenizer = data.get("tokenizer") == "init_from"
+    if not (wants_model or wants_tokenizer):
+        return
+    if not settings.get("init_from"):
+        key = "model" if wants_model else "data.tokenizer"
+        raise ConfigError(
+            f"{key}=init_from needs init_from=<run, checkpoint or Hugging Face folder>"
+        )
+    start = find(settings["init_from"], "weights", "")
+    if wants_tokenizer:
+        _take_tokenizer(start, data)
+    if wants_model:
+        kept = {k: v for k, v in model.items() if k != "from"}
+        settings["model"] = {**model_settings(start), **kept}
+        if wants_tokenizer:
+            rows = settings["model"]["vocab_size"]
+            settings["model"]["vocab_size"] = data["vocab_size"] = max(rows, _ids(data))
+
+
+def _take_tokenizer(start: Start, data: dict[str, Any]) -> None:
+    file = tokenizer_file(start)
+    if file is None:
+        raise CheckpointError(f"{start.path} has no {TOKENIZER} for data.tokenizer=init_from")
+    data["tokenizer"] = str(file)
+    data["end_of_text"] = data.get("end_of_text") or end_of_text(start)
+
+
+def _ids(data: Mapping[str, Any]) -> int:
+    """Rows that the data's tokenizer needs, new tokens included."""
+    from plm.data import adopt
+    from plm.data import tokenizer as bpe
+
+    tokenizer = bpe.load(data["tokenizer"])
+    adopt.extend(tokenizer, data.get("new_tokens") or [])
+    return bpe.size(tokenizer)

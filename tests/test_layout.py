@@ -24,7 +24,8 @@ METHOD_GROUPS = (
 ).split()
 LEFTOVERS = set("build data dist runs wandb".split())
 HIDDEN = set(
-    "node_modules __pycache__ .git .hypothesis .pytest_cache .ruff_cache .venv .venv-peers".split()
+    "node_modules __pycache__ .git .hypothesis .pytest_cache .ruff_cache .venv .venv-peers "
+    ".llama-cpp .llama-cpp.partial .transformers".split()
 )
 # Put together here, so that this file does not hold what it looks for.
 OPEN_WORK = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "X" * 3)) + r")\b")

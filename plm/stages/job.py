@@ -149,7 +149,8 @@ class Job:
         self.model.init_weights(settings["seed"])
         self.transforms.replay(self.model, self.start.meta.get("transforms", []))
         if self.start.path is not None and not self.resumed:
-            self.model.load_state_dict(handoff.weights(self.start, self.model))
+            fresh = self._new_ids()
+            self.model.load_state_dict(handoff.weights(self.start, self.model, new_ids=fresh))
         scaling = build(settings["scaling"])
         factors = {
             p.phase.name: scaling(
@@ -182,6 +183,21 @@ class Job:
         )
         self.stage.step = self.first_step
         self.stage.tokens_seen = self.plan.tokens_before(self.first_step)
+
+    def _new_ids(self) -> list[int]:
+        """Ids of the tokenizer that the start does not know."""
+        data = self.settings["data"]
+        if data["allow_changed"]:
+            return []
+        found = handoff.new_ids(self.start, self.prepared.tokenizer_path, data["new_tokens"])
+        if found:
+            log.info("%s new tokens: their rows begin as the mean of the others", len(found))
+        return found
+
+    @property
+    def tokenizer_text(self) -> str:
+        """tokenizer.json of the data, for a checkpoint that is enough by itself."""
+        return self.prepared.tokenizer_path.read_text(encoding="utf-8")
 
     def _check_room(self) -> None:
         # Weights and two moments in fp32: what AdamW keeps, and no optimizer here keeps more.

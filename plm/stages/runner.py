@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from plm import checkpoint
+from plm import checkpoint, handoff
 from plm.batch import Batch
 from plm.callbacks.checkpoints import Checkpoints, StopOnSignal
 from plm.callbacks.progress import Progress
@@ -164,7 +164,7 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
             "bad_steps": job.stage.bad_steps,
             "sums": job.stage.sums.state(),
         },
-        files=lambda: {"metrics.csv": table.text()},
+        files=lambda: {"metrics.csv": table.text(), handoff.TOKENIZER: job.tokenizer_text},
         others=others,
     )
 
@@ -228,4 +228,5 @@ def _meta(job: Job, opening: Opening) -> dict[str, Any]:
         "rope_theta": stage.rope_theta,
         "model": job.settings["model"],
         "tokenizer": str(job.prepared.tokenizer_path),
+        "end_of_text": job.prepared.end_of_text,
     }
