@@ -123,7 +123,7 @@ def weights(
     if start.meta:
         found = checkpoint.read_weights(start.path, "average" if average else "model")
     else:
-        _, found = read_hf(start.path, wanted)
+        found = read_hf(start.path, wanted)
     if new_ids:
         found = _with_rows(found, wanted, new_ids)
     checkpoint.fit_weights(found, wanted, start.path)

@@ -10,6 +10,7 @@ from plm import handoff
 from plm.config import build
 from plm.data import tokenizer as bpe
 from plm.errors import CheckpointError
+from plm.formats.common import check_tokenizer
 from plm.formats.hf_read import read_sides
 from plm.transform.common import Transforms
 
@@ -47,6 +48,7 @@ def load(where: str | Path, *, average: bool = False) -> Pretrained:
         average: take the averaged weights that callbacks.average kept.
     Raises:
         CheckpointError: nothing usable is there, or it does not fit together.
+        DataError: the tokenizer has more ids than the embedding rows.
         ConfigError: it names what is not trusted.
     """
     start = handoff.find(str(where), "weights", "")
@@ -58,12 +60,7 @@ def load(where: str | Path, *, average: bool = False) -> Pretrained:
     model.eval()
     tokenizer = handoff.tokenizer_file(start)
     if tokenizer is not None:
-        ids = bpe.size(bpe.load(tokenizer))
-        if ids > model.vocab_size:
-            raise CheckpointError(
-                f"{start.path}: the tokenizer has {ids} ids and the embedding {model.vocab_size} "
-                "rows: they do not belong together"
-            )
+        check_tokenizer(bpe.load(tokenizer), model.vocab_size, start.path)
     found = Pretrained(start.path, model, tokenizer, meta=start.meta)
     if start.meta:
         inside = start.path.parent.name == "checkpoints"

@@ -98,7 +98,12 @@ def nodes_of(chosen: dict[str, Any], to: str, node: dict[str, Any]) -> dict[str,
         if chosen["type"]:
             told = f"type={','.join(chosen['type'])}: to={to} has no types; dtype=… chooses"
             raise ConfigError(told)
-        return {chosen["dtype"] or "float32": node}
+        if "dtype" not in node:
+            if chosen["dtype"] is not None:
+                raise ConfigError(f"dtype={chosen['dtype']}: to={to} leaves no choice of it")
+            return {"its own": node}
+        dtype = chosen["dtype"] or node["dtype"]
+        return {dtype: {**node, "dtype": dtype}}
     if chosen["dtype"] is not None:
         raise ConfigError(f"dtype={chosen['dtype']}: to={to} has types; type=… chooses")
     return {kind: {**node, "kind": kind} for kind in chosen["type"] or [node["kind"]]}
@@ -190,7 +195,7 @@ def write(chosen: dict[str, Any]) -> list[str]:
     targets = targets_of(chosen, to, list(nodes), "kind" in node, run)
 
     from plm.data import tokenizer as bpe
-    from plm.export.common import About
+    from plm.formats.common import About
 
     found = loaded(path, chosen["weights"])
     tokenizer = bpe.load(found.tokenizer) if found.tokenizer else None
@@ -200,7 +205,6 @@ def write(chosen: dict[str, Any]) -> list[str]:
         rope_theta=found.rope_theta,
         run=described_by(found, chosen["weights"]),
         chat_template=found.chat_template,
-        dtype=chosen["dtype"] or "float32",
     )
     written = export(found.model, tokenizer, targets, list(nodes.values()), about)
     # The heads that only training needs go into no file.
@@ -220,6 +224,7 @@ def export(
 ) -> list[Path]:
     """Build each node and call it for its target; all of them are written, or none."""
     from plm.config import build
+    from plm.formats.common import remove
 
     written: list[Path] = []
     try:
@@ -228,18 +233,9 @@ def export(
     except BaseException:
         # Each is whole by itself, but the same command would stop at it the next time.
         for target in written:
-            _remove(target)
+            remove(target)
         raise
     return written
-
-
-def _remove(path: Path) -> None:
-    import shutil
-
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def describe(target: Path, found: Any, tokenizer: bool) -> list[str]:

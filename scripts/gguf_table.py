@@ -16,7 +16,6 @@ in llama.cpp as in ours (the row `ours`). A type that the widths do not fit is n
 """
 
 import json
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -87,8 +86,9 @@ def our_losses(found: Any, rows: dict[str, Any]) -> dict[str, float]:
 def measure(chosen: dict[str, Any]) -> dict[str, Any]:
     """The figures of all types."""
     from plm.data import tokenizer as bpe
-    from plm.export.common import About
+    from plm.data.pool import cores
     from plm.export.gguf import gguf
+    from plm.formats.common import About
     from plm.formats.llama_cpp import LlamaCpp
     from plm.pretrained import load
 
@@ -96,7 +96,7 @@ def measure(chosen: dict[str, Any]) -> dict[str, Any]:
     rows = held_out(chosen["run"], chosen["windows"])
     about = About(Path(chosen["run"]).name, found.end_of_text, found.rope_theta)
     tokenizer = bpe.load(found.tokenizer) if found.tokenizer else None
-    threads = chosen["threads"] or len(os.sched_getaffinity(0))
+    threads = chosen["threads"] or cores()
     longest = max(*(w.shape[1] for w in rows.values()), chosen["prompt"] + chosen["new"])
     figures, left_out, speeds = {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="plm-gguf-") as place:

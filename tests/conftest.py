@@ -1,8 +1,12 @@
 """What every test stands on: one thread, no network, a fixed seed, and the real data's place."""
 
+import atexit
 import os
+import platform
 import random
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
+# Where transformers copies a folder's own code: one place a process, and not the user's.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="plm-tests-code-")
+atexit.register(shutil.rmtree, os.environ["HF_MODULES_CACHE"], ignore_errors=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,3 +59,21 @@ def fixed_seed() -> Iterator[None]:
         numpy.random.set_state(numpy_state)
     if torch:
         torch.set_rng_state(torch_state)
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> None:
+    """llama.cpp's libraries; where there are none but could be, the line that says so fails."""
+    from plm.errors import ConfigError
+    from plm.formats.llama_cpp_types import VARIABLE, find_library
+
+    here = sys.platform, platform.machine()
+    if here != ("linux", "x86_64") and VARIABLE not in os.environ:
+        pytest.skip(f"ready-made libraries are for Linux on x86-64 only; set {VARIABLE}")
+    line = ""
+    try:
+        find_library()
+    except ConfigError as error:
+        line = str(error)
+    if line:
+        pytest.fail(line, pytrace=False)

@@ -4,8 +4,6 @@ Architectures `plm`, `llama`, `qwen2` and `qwen3`; what llama.cpp asks of each i
 src/llama-model.cpp and src/models, read at v0.5.0.
 """
 
-import logging
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,13 +15,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from plm.data.pool import cores
 from plm.errors import CheckpointError, ConfigError
-from plm.export.common import About, check_tokenizer, whole
 from plm.formats import gguf_tokenizer
-from plm.formats.architecture import Architecture, of_model
+from plm.formats.architecture import Architecture, of_model, weights_of
+from plm.formats.common import About, check_tokenizer, whole
 from plm.formats.hf_weights import half_split
-
-log = logging.getLogger("plm")
 
 # Written here; all other kinds are llama.cpp's own mixtures.
 DIRECT = ("F32", "F16", "BF16", "Q8_0", "Q4_0")
@@ -75,7 +72,7 @@ def gguf(
         model: of any floating dtype and on any device; it stays as it is.
         tokenizer: byte-level; None: a file without one, for ids only.
         target: ends in .gguf; must not exist.
-        about: its dtype is not used.
+        about: what goes along.
         kind: one of DIRECT, or a key of plm.formats.llama_cpp.KINDS.
     Returns:
         The target.
@@ -88,7 +85,7 @@ def gguf(
     if target.suffix != ".gguf":
         raise ConfigError(f"{target}: the name of a GGUF file must end in .gguf")
     architecture = of_model(model, about.rope_theta)
-    _check_architecture(architecture)
+    check_architecture(architecture)
     weights = _named(model)
     _check_kind(kind, {name: tuple(tensor.shape) for name, (_, tensor) in weights.items()})
     file_type = "ALL_F32" if kind == "F32" else f"MOSTLY_{kind}"
@@ -108,7 +105,7 @@ def gguf(
             plain = partial.with_name(f"{partial.name}.F32")
             try:
                 _write(package, plain, architecture, keys, weights, "F32")
-                quantize(plain, partial, kind, threads=len(os.sched_getaffinity(0)))
+                quantize(plain, partial, kind, threads=cores())
             finally:
                 plain.unlink(missing_ok=True)
     return target
@@ -123,7 +120,12 @@ def _package() -> ModuleType:
     return package
 
 
-def _check_architecture(architecture: Architecture) -> None:
+def check_architecture(architecture: Architecture) -> None:
+    """Refuse what llama.cpp has no form for.
+
+    Raises:
+        ConfigError: why, and what can be done.
+    """
     a = architecture
     if a.kind == "plm" and not a.tied:
         raise ConfigError(
@@ -157,11 +159,8 @@ def _check_kind(kind: str, shapes: Mapping[str, tuple[int, ...]]) -> None:
 
 def _named(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
     """By GGUF name: our name and the tensor, nothing copied."""
-    found, dropped = {}, []
-    for ours, tensor in model.state_dict().items():
-        if ours.startswith("heads."):
-            dropped.append(ours.split(".")[1])
-            continue
+    found = {}
+    for ours, tensor in weights_of(model).items():
         layer = _LAYER.fullmatch(ours)
         if layer and layer[2] in IN_LAYER:
             name = f"blk.{layer[1]}.{IN_LAYER[layer[2]]}.{layer[3]}"
@@ -170,9 +169,6 @@ def _named(model: nn.Module) -> dict[str, tuple[str, Tensor]]:
         else:
             raise ConfigError(f"{ours} has no place in a GGUF file")
         found[name] = ours, tensor
-    if dropped:
-        told = "model.heads: %s left out; GGUF holds the output head only"
-        log.warning(told, ", ".join(dict.fromkeys(dropped)))
     return found
 
 

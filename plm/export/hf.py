@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from plm.errors import CheckpointError, ConfigError
-from plm.export.common import About, check_tokenizer, whole
-from plm.formats.architecture import Architecture, of_model
+from plm.formats.architecture import Architecture, of_model, weights_of
 from plm.formats.card import card
-from plm.formats.hf_config import to_config
+from plm.formats.common import About, check_tokenizer, whole
+from plm.formats.hf_config import PLM_FILES, to_config
 from plm.formats.hf_read import INDEX
 from plm.formats.hf_tokenizer import (
     auto_tokenizer_differs,
@@ -30,7 +30,6 @@ from plm.formats.hf_weights import hf_name, to_hf
 log = logging.getLogger("plm")
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-PLM_FILES = Path(__file__).parents[1] / "formats" / "plm_files"
 
 
 def hf(
@@ -39,6 +38,7 @@ def hf(
     folder: Path,
     *,
     about: About,
+    dtype: str = "float32",
     max_shard_bytes: int = 5_000_000_000,
 ) -> Path:
     """Write the model as a Hugging Face folder, whole or not at all.
@@ -49,7 +49,8 @@ def hf(
         model: of any floating dtype and on any device; it stays as it is.
         tokenizer: byte-level; None: a folder without one.
         folder: must not exist.
-        about: dtype is that of the weights.
+        about: what goes along.
+        dtype: of the weights: float32, bfloat16 or float16.
         max_shard_bytes: weights in one file at most; a larger tensor has a file of its own.
     Returns:
         The folder.
@@ -58,21 +59,21 @@ def hf(
         DataError: the tokenizer has ids that the embedding has no row for.
         CheckpointError: a weight is no finite number.
     """
-    if about.dtype not in DTYPES:
-        raise ConfigError(f"dtype={about.dtype} is not one of {', '.join(DTYPES)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype} is not one of {', '.join(DTYPES)}")
     if max_shard_bytes < 1:
         raise ConfigError(f"max_shard_bytes={max_shard_bytes} must be a positive number of bytes")
     architecture = of_model(model, about.rope_theta)
     if tokenizer is not None:
         check_tokenizer(tokenizer, architecture.vocab_size)
-    weights = _weights(model)
-    config = {**to_config(architecture, about.dtype), **token_ids(tokenizer, about)}
+    weights = weights_of(model)
+    config = {**to_config(architecture, dtype), **token_ids(tokenizer, about)}
     loader = _tokenizer_class(tokenizer, architecture.kind)
     parameters = sum(tensor.numel() for tensor in weights.values())
-    readme = card(architecture, about, parameters=parameters, tokenizer_class=loader)
+    readme = card(architecture, about, parameters=parameters, dtype=dtype, tokenizer_class=loader)
     with whole(folder) as partial:
         partial.mkdir()
-        _write_weights(partial, weights, architecture, DTYPES[about.dtype], max_shard_bytes)
+        _write_weights(partial, weights, architecture, DTYPES[dtype], max_shard_bytes)
         write_json(partial / "config.json", config)
         if tokenizer is not None:
             write_tokenizer(tokenizer, partial, about, architecture.max_position_embeddings)
@@ -94,16 +95,6 @@ def _tokenizer_class(tokenizer: Tokenizer | None, kind: str) -> str | None:
         "PreTrainedTokenizerFast.from_pretrained takes this one's tokenizer.json as it is"
     )
     return "PreTrainedTokenizerFast"
-
-
-def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """By our name, nothing copied."""
-    found = model.state_dict()
-    heads = {name.split(".")[1] for name in found if name.startswith("heads.")}
-    if heads:
-        told = "model.heads: %s left out; a Hugging Face folder holds the output head only"
-        log.warning(told, ", ".join(sorted(heads)))
-    return {name: value for name, value in found.items() if not name.startswith("heads.")}
 
 
 def _write_weights(

@@ -1,12 +1,15 @@
 """What a model is, in the words that files of other programs use: one flat record."""
 
+import logging
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from plm.errors import ConfigError
 from plm.model.common import own
+
+log = logging.getLogger("plm")
 
 KINDS = ("plm", "llama", "qwen2", "qwen3")
 """Architectures that files exist for, named as transformers' model_type and GGUF name them.
@@ -80,7 +83,7 @@ def of_model(model: nn.Module, rope_theta: float | None = None) -> Architecture:
     """
     layer = model.layers[0]
     kind = _kind(model)
-    _check_projections(model)
+    _check_layers(model)
     mixer, mlp = layer.self_attn, layer.mlp
     common = {
         "kind": kind,
@@ -136,7 +139,8 @@ def _kind(model: nn.Module) -> str:
     return next(kind for kind in KINDS if kind in possible)
 
 
-def _check_projections(model: nn.Module) -> None:
+def _check_layers(model: nn.Module) -> None:
+    """Plain projections, and all layers alike."""
     for name, module in model.named_modules():
         role = getattr(module, "role", None)
         if role is not None and not name.startswith("heads.") and type(module) is not nn.Linear:
@@ -160,6 +164,15 @@ def _eps(model: nn.Module) -> float:
     if len(found) != 1:
         raise ConfigError(f"model.norm: {sorted(found)} as eps; files have one for all norms")
     return float(found.pop())
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that files hold, by our name, nothing copied; heads of training's own are not."""
+    found = model.state_dict()
+    heads = dict.fromkeys(name.split(".")[1] for name in found if name.startswith("heads."))
+    if heads:
+        log.warning("model.heads: %s left out; files hold the output head only", ", ".join(heads))
+    return {name: value for name, value in found.items() if not name.startswith("heads.")}
 
 
 def model_node(architecture: Architecture) -> dict[str, Any]:

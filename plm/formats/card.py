@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from plm.errors import DataError
-from plm.export.common import About
 from plm.formats.architecture import Architecture
+from plm.formats.common import About
 from plm.report.format import human_share, human_tokens
 
 MISSING = "–"
@@ -20,6 +20,7 @@ def card(
     about: About,
     *,
     parameters: int,
+    dtype: str = "float32",
     tokenizer_class: str | None = "AutoTokenizer",
 ) -> str:
     """The card's text, with front matter for the Hub.
@@ -31,6 +32,7 @@ def card(
         architecture: what the model is.
         about: `run` may be None: the card is short then.
         parameters: of the weights in the folder.
+        dtype: of these weights.
         tokenizer_class: of transformers, that loads the tokenizer; None: there is none.
     Raises:
         DataError: a file of the run cannot be read.
@@ -40,7 +42,7 @@ def card(
     parts = [
         _front_matter(architecture),
         f"# {_text(about.name)}",
-        _model(architecture, about, parameters),
+        _model(architecture, about, parameters, dtype),
         _training(summary),
         _data(summary, manifest),
         _results(summary),
@@ -97,7 +99,7 @@ def _front_matter(architecture: Architecture) -> str:
     return f"---\n{yaml.safe_dump(content, sort_keys=False)}---"
 
 
-def _model(a: Architecture, about: About, parameters: int) -> str:
+def _model(a: Architecture, about: About, parameters: int, dtype: str) -> str:
     kinds = {
         "plm": "PLM: latent attention, squared ReLU",
         "llama": "Llama: grouped-query attention, SwiGLU",
@@ -107,7 +109,7 @@ def _model(a: Architecture, about: About, parameters: int) -> str:
     rows = [
         ("architecture", kinds[a.kind]),
         ("parameters", f"{parameters:,}, the embedding among them"),
-        ("weights", about.dtype),
+        ("weights", dtype),
         ("layers", str(a.num_hidden_layers)),
         ("hidden size", f"{a.hidden_size}, feed-forward {a.intermediate_size}"),
         ("heads", f"{a.num_attention_heads} of queries, {a.num_key_value_heads} of keys"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from plm.data.tokenizer import special_tokens
-from plm.export.common import IM_END, IM_START, About
+from plm.formats.common import IM_END, IM_START, About
 
 CHATML = Path(__file__).with_name("chatml.jinja")
 """No system prompt unless one is given; the assistant's words and their end mark are marked for

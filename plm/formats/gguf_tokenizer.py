@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from plm.data.tokenizer import pre_tokenizer_name, pre_tokenizer_parts, special_tokens
 from plm.errors import DataError
-from plm.export.common import IM_END, About, end_of_text_id
+from plm.formats.common import IM_END, About, end_of_text_id
 
 log = logging.getLogger("plm")
 

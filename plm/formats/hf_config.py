@@ -7,6 +7,8 @@ from typing import Any
 from plm.errors import CheckpointError
 from plm.formats.architecture import KINDS, Architecture
 
+# transformers does not know PLM: these go into its folders, and are loaded from there.
+PLM_FILES = Path(__file__).with_name("plm_files")
 CLASSES = {
     "plm": "PLMForCausalLM",
     "llama": "LlamaForCausalLM",

@@ -1,4 +1,7 @@
-"""Weights of a Hugging Face folder: whole, and safetensors only. Its code is never run."""
+"""What a Hugging Face folder holds: weights, and what it says of its tokenizer.
+
+Weights are read whole, and from safetensors only. The folder's code is never run.
+"""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ from plm.data.tokenizer import END_OF_TEXT
 from plm.errors import CheckpointError
 from plm.formats.architecture import Architecture
 from plm.formats.hf_config import of_config, read_config
-from plm.formats.hf_weights import from_hf, hf_name, our_name
+from plm.formats.hf_weights import half_split, hf_name, our_name
 
 INDEX = "model.safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -49,16 +52,14 @@ def files_of(folder: Path) -> list[Path]:
     raise CheckpointError(f"{folder} is half written: there is no *.safetensors")
 
 
-def read_weights(
-    folder: Path, wanted: Mapping[str, Tensor]
-) -> tuple[Architecture, dict[str, Tensor]]:
+def read_weights(folder: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A Hugging Face folder's weights under our names, in our order of rotary rows.
 
     Args:
         folder: with config.json and safetensors, as transformers saves it.
         wanted: our model's state, whose names say what is looked for.
     Returns:
-        What the model is, and its weights in the folder's dtype, on the CPU.
+        In the folder's dtype, on the CPU.
     Raises:
         CheckpointError: a file is missing or torn, or the head differs from the embedding that it
             is said to share.
@@ -75,13 +76,13 @@ def read_weights(
                 for name in opened.keys():  # noqa: SIM118
                     ours = our_name(name)
                     value = opened.get_tensor(name)
-                    if value.dim():
-                        value = from_hf(ours, value, architecture, interleaved)
+                    if value.dim() and not interleaved:
+                        value = half_split(ours, value, architecture, back=True)
                     found[ours] = value
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} is torn or no safetensors: {error}") from error
     _drop_known(found, wanted, architecture, folder)
-    return architecture, found
+    return found
 
 
 def _drop_known(

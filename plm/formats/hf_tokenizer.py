@@ -7,8 +7,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from plm.data import tokenizer as tokenizers_here
-from plm.export.common import IM_END, About, end_of_text_id
 from plm.formats.chat import chat_template
+from plm.formats.common import IM_END, About, end_of_text_id
 
 
 def token_ids(tokenizer: Tokenizer | None, about: About) -> dict[str, int | None]:

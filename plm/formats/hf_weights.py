@@ -83,12 +83,3 @@ def to_hf(
         # PLM's class turns neighbouring rows, as ours does.
         moved = value if architecture.kind == "plm" else half_split(name, value, architecture)
         yield hf_name(name), moved
-
-
-def from_hf(name: str, value: Tensor, architecture: Architecture, interleaved: bool) -> Tensor:
-    """A tensor of a Hugging Face folder in our order of rows; its name is ours already.
-
-    Args:
-        interleaved: the folder's rotary rows are neighbours (PLM's `rope_interleave`).
-    """
-    return value if interleaved else half_split(name, value, architecture, back=True)

@@ -13,8 +13,9 @@ from types import TracebackType
 
 import numpy as np
 
+from plm.data.pool import cores
 from plm.errors import CheckpointError, ConfigError, DataError
-from plm.export.common import whole
+from plm.formats.common import whole
 from plm.formats.llama_cpp_types import (
     F16,
     F32,
@@ -69,7 +70,7 @@ class LlamaCpp:
         if not self.path.is_file():
             raise CheckpointError(f"{path} does not exist")
         self._llama = load(find_library(library))
-        self.n_ctx, self.threads = n_ctx, threads or _processors()
+        self.n_ctx, self.threads = n_ctx, threads or cores()
         self._open_model()
         if flash_attention and self.metadata("general.architecture") == "plm":
             self.close()
@@ -318,11 +319,6 @@ def _loss(logits: np.ndarray, label: int) -> float:
     wide = logits.astype(np.float64)
     top = wide.max()
     return float(top + np.log(np.exp(wide - top).sum()) - wide[label])
-
-
-def _processors() -> int:
-    # The first is not on every system, and the second counts what this process may not use.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def quantize(

@@ -15,7 +15,7 @@ from plm import config
 from plm.config import build, trust
 from plm.data import tokenizer as bpe
 from plm.errors import CheckpointError, ConfigError, DataError
-from plm.export.common import About
+from plm.formats.common import About
 from tests.model.common import ROOT, choices, tiny
 
 HERE = Path(__file__).resolve().parent

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from plm.checkpoint import read_meta
 from plm.data import tokenizer as bpe
-from plm.export.common import About
 from plm.export.hf import hf
+from plm.formats.common import About
 from plm.pretrained import load
 from tests.e2e.conftest import Trainer, last_weights, metrics
 from tests.formats.foreign import make

@@ -1,8 +1,6 @@
 """GGUF files: every key, tensor and bit against lists written here; llama.cpp as their reader."""
 
 import logging
-import os
-import platform
 import struct
 import sys
 from copy import deepcopy
@@ -20,11 +18,11 @@ from torch import Tensor, nn
 from plm.config import build
 from plm.data import tokenizer as bpe
 from plm.errors import CheckpointError, ConfigError, DataError
-from plm.export.common import About
 from plm.export.gguf import gguf
 from plm.formats import llama_cpp_types
+from plm.formats.common import About
 from plm.formats.llama_cpp import LlamaCpp
-from plm.formats.llama_cpp_types import VARIABLE, find_library
+from plm.formats.llama_cpp_types import VARIABLE
 from tests.model.common import compose, largest, logits_of
 
 BASE = ("scale=test", "scale.initializer_range=0.2")
@@ -282,7 +280,7 @@ def test_further_heads_are_left_out_aloud(tmp_path: Path, caplog):
     model.heads["reader"] = Extra()
     with caplog.at_level(logging.WARNING, logger="plm"):
         gguf(model, None, tmp_path / "x.gguf", about=ABOUT)
-    assert caplog.messages == ["model.heads: reader left out; GGUF holds the output head only"]
+    assert caplog.messages == ["model.heads: reader left out; files hold the output head only"]
     assert len(read(tmp_path / "x.gguf")[1]) == 20
 
 
@@ -387,15 +385,6 @@ def test_a_missing_package_and_a_missing_library_are_named(tmp_path: Path, monke
     ):
         gguf(model, None, tmp_path / "x.gguf", about=ABOUT)
     assert not list(tmp_path.iterdir())
-
-
-@pytest.fixture
-def llama_cpp() -> None:
-    """The libraries; where there are none but could be, find_library's line fails the test."""
-    here = sys.platform, platform.machine()
-    if here != ("linux", "x86_64") and VARIABLE not in os.environ:
-        pytest.skip(f"ready-made libraries are for Linux on x86-64 only; set {VARIABLE}")
-    find_library()
 
 
 @torch.no_grad()

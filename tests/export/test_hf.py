@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from plm.data import tokenizer as bpe
 from plm.errors import CheckpointError, ConfigError, DataError
-from plm.export.common import About
 from plm.export.hf import hf
+from plm.formats.common import About
 from plm.formats.parity import reference, with_transformers
 from plm.pretrained import load
 from tests.model.common import tiny
@@ -35,15 +35,6 @@ def tokenizer() -> Tokenizer:
     return bpe.train(["some text of a town\n"] * 3, vocab_size=290, special_tokens=special)
 
 
-@pytest.fixture
-def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache of folders' own code, away from the user's."""
-    import transformers.dynamic_module_utils as used
-
-    monkeypatch.setattr(used, "HF_MODULES_CACHE", str(tmp_path / "modules"))
-
-
-@pytest.mark.usefixtures("modules")
 @pytest.mark.parametrize("name", MODELS)
 def test_transformers_computes_the_same(name: str, tokenizer: Tokenizer, tmp_path: Path):
     model = tiny(*MODELS[name], *SIZES, dtype=torch.float32).eval()
@@ -69,8 +60,7 @@ def test_out_and_in_again_changes_no_bit(name: str, tokenizer: Tokenizer, tmp_pa
 
 def test_many_files_and_another_dtype(tokenizer: Tokenizer, tmp_path: Path):
     model = tiny(*MODELS["llama-untied"], *SIZES, dtype=torch.float32)
-    about = About(dtype="bfloat16")
-    hf(model, tokenizer, tmp_path / "out", about=about, max_shard_bytes=9000)
+    hf(model, tokenizer, tmp_path / "out", about=About(), dtype="bfloat16", max_shard_bytes=9000)
     files = sorted((tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 2
     found = load(tmp_path / "out").model.state_dict()
@@ -94,7 +84,7 @@ def test_what_a_folder_says(tokenizer: Tokenizer, tmp_path: Path):
 def test_what_cannot_be_written_leaves_nothing(tokenizer: Tokenizer, tmp_path: Path):
     model = tiny(*SIZES)
     with pytest.raises(ConfigError, match="dtype=int8 is not one of float32"):
-        hf(model, tokenizer, tmp_path / "out", about=About(dtype="int8"))
+        hf(model, tokenizer, tmp_path / "out", about=About(), dtype="int8")
     with pytest.raises(DataError, match=r"the tokenizer has .* ids and the embedding 37 rows"):
         hf(tiny(), tokenizer, tmp_path / "out", about=About())
     assert not list(tmp_path.iterdir())
@@ -113,8 +103,8 @@ def test_a_float_that_is_too_small_for_a_weight_is_refused(tokenizer: Tokenizer,
     with torch.no_grad():
         model.layers[1].mlp.up_proj.weight[3, 2] = 70000.0
     with pytest.raises(ConfigError, match=r"layers.1.mlp.up_proj.weight .* take dtype=bfloat16"):
-        hf(model, tokenizer, tmp_path / "out", about=About(dtype="float16"))
-    hf(model, tokenizer, tmp_path / "bf", about=About(dtype="bfloat16"))
+        hf(model, tokenizer, tmp_path / "out", about=About(), dtype="float16")
+    hf(model, tokenizer, tmp_path / "bf", about=About(), dtype="bfloat16")
     with torch.no_grad():
         model.layers[1].mlp.up_proj.weight[3, 2] = float("nan")
     with pytest.raises(CheckpointError, match=r"up_proj.weight holds NaN or infinity"):
@@ -146,7 +136,6 @@ def test_a_folder_whose_tokenizer_a_class_would_change_says_so(
     assert "tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)" in card
 
 
-@pytest.mark.usefixtures("modules")
 @pytest.mark.parametrize("name", ["plm", "llama-untied"])
 def test_transformers_loads_many_files(name: str, tokenizer: Tokenizer, tmp_path: Path):
     model = tiny(*MODELS[name], *SIZES, dtype=torch.float32).eval()

@@ -9,9 +9,9 @@ import pytest
 from huggingface_hub import ModelCard
 
 from plm.errors import DataError
-from plm.export.common import About
 from plm.formats.architecture import of_model
 from plm.formats.card import card, llama_cpp_command, transformers_command
+from plm.formats.common import About
 from tests.model.common import tiny
 
 SUMMARY = {
@@ -95,7 +95,7 @@ def test_front_matter_is_what_the_hub_reads(architecture, tags: list[str]):
 
 
 def test_figures_of_a_run(run: Path):
-    text = card(PLM, About("small", run=run, dtype="bfloat16"), parameters=6100)
+    text = card(PLM, About("small", run=run), parameters=6100, dtype="bfloat16")
     model = dict(rows(text, "Model"))
     assert model["parameters"].startswith("6,100,") and model["weights"] == "bfloat16"
     assert "1,402,880 tokens in 685 steps" in text and SUMMARY["command"] in text

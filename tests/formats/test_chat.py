@@ -7,8 +7,8 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from plm.data import tokenizer as bpe
-from plm.export.common import About
 from plm.formats.chat import chat_template
+from plm.formats.common import About
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 TALK = [

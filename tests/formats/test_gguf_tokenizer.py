@@ -2,9 +2,6 @@
 
 import json
 import logging
-import os
-import platform
-import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,11 +15,10 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from plm.config import build
 from plm.data import tokenizer as bpe
 from plm.errors import ConfigError, DataError
-from plm.export.common import About
 from plm.export.gguf import gguf
+from plm.formats.common import About
 from plm.formats.gguf_tokenizer import keys
 from plm.formats.llama_cpp import LlamaCpp
-from plm.formats.llama_cpp_types import VARIABLE, find_library
 from tests.model.common import compose
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -266,15 +262,6 @@ def test_nfc_and_trimming_tokens_are_told(caplog):
     caplog.clear()
     keys(trained(), ROWS, ABOUT)
     assert not caplog.messages
-
-
-@pytest.fixture(scope="module")
-def llama_cpp() -> None:
-    """The libraries; where there are none but could be, find_library's line fails the test."""
-    here = sys.platform, platform.machine()
-    if here != ("linux", "x86_64") and VARIABLE not in os.environ:
-        pytest.skip(f"ready-made libraries are for Linux on x86-64 only; set {VARIABLE}")
-    find_library()
 
 
 @pytest.mark.slow

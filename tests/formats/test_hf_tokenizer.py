@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from plm.data import tokenizer as bpe
 from plm.errors import ConfigError
-from plm.export.common import About
+from plm.formats.common import About
 from plm.formats.hf_tokenizer import auto_tokenizer_differs, token_ids, write_tokenizer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

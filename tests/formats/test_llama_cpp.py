@@ -2,8 +2,6 @@
 
 import ctypes
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from plm.errors import CheckpointError, ConfigError, DataError
 from plm.formats import llama_cpp_types
 from plm.formats.llama_cpp import KINDS, LlamaCpp, check_widths, quantize
-from plm.formats.llama_cpp_types import DEFAULTS, FUNCTIONS, VARIABLE, check_interface, find_library
+from plm.formats.llama_cpp_types import DEFAULTS, FUNCTIONS, check_interface, find_library
 from tests.model.common import SIZES, TINY, compose, draw, logits_of, tiny
 
 THETA, EPS, N_CTX = 100_000.0, 1e-6, 512
@@ -138,21 +136,6 @@ def write(
     writer.write_tensors_to_file()
     writer.close()
     return path, model.double()
-
-
-@pytest.fixture
-def llama_cpp() -> None:
-    """The libraries; where there are none but could be, find_library's line fails the test."""
-    here = sys.platform, platform.machine()
-    if here != ("linux", "x86_64") and VARIABLE not in os.environ:
-        pytest.skip(f"ready-made libraries are for Linux on x86-64 only; set {VARIABLE}")
-    line = ""
-    try:
-        find_library()
-    except ConfigError as error:
-        line = str(error)
-    if line:
-        pytest.fail(line, pytrace=False)
 
 
 @torch.no_grad()

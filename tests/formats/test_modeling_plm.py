@@ -18,10 +18,10 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     DynamicCache,
-    dynamic_module_utils,
 )
 
 import plm.formats
+from plm.kernels.reference.rms_norm import rms_norm
 from plm.rollout.generate import generate
 from tests.model.common import (
     SIZES,
@@ -72,18 +72,6 @@ class Pair:
     def load(self, auto=AutoModelForCausalLM, **settings) -> nn.Module:
         settings = {"dtype": torch.float64, **settings}
         return auto.from_pretrained(self.folder, trust_remote_code=True, **settings).eval()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def code_cache(tmp_path_factory):
-    """Transformers copies remote code into a folder of these tests' own."""
-    folder = tmp_path_factory.mktemp("modules")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(folder))
-        patch.syspath_prepend(folder)
-        yield
-    for name in [name for name in sys.modules if name.split(".")[0] == "transformers_modules"]:
-        del sys.modules[name]
 
 
 def _theirs(name: str) -> str:
@@ -444,3 +432,24 @@ def test_without_our_package(pair: Pair, tmp_path: Path):
     for name, gradient in our_gradients(pair.ours, tokens).items():
         expected = gradient.abs().max().item()
         assert report["largest_gradient"][name] == pytest.approx(expected, rel=1e-4), name
+
+
+def test_the_norm_multiplies_its_weight_before_it_rounds(modeling: ModuleType):
+    norm = modeling.PLMRMSNorm(64, 1e-6).to(torch.bfloat16)
+    with torch.no_grad():
+        norm.weight.copy_(1 + 0.3 * torch.randn(64))
+    rows = torch.randn(50, 64).to(torch.bfloat16)
+    assert torch.equal(norm(rows), rms_norm(rows, norm.weight, 1e-6))
+
+
+def test_one_token_expands_no_latents(modeling: ModuleType, monkeypatch):
+    model, tokens, expanded = small(modeling), draw(2, 8), []
+    expand = modeling.PLMAttention._expand
+
+    def counted(part: nn.Module, kept: Tensor):
+        expanded.append(kept.shape[1])
+        return expand(part, kept)
+
+    monkeypatch.setattr(modeling.PLMAttention, "_expand", counted)
+    stepped(model, tokens, (6, 1, 1))
+    assert expanded == [6] * LAYERS

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from plm.export.common import About
 from plm.export.hf import hf
+from plm.formats.common import About
 from plm.rollout.generate import generate
 from tests.model.common import tiny
 

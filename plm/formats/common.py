@@ -1,4 +1,4 @@
-"""What every export shares: what is known beside the weights, and a target written whole."""
+"""What all formats share: what is known beside the weights, and a target written whole."""
 
 import os
 import shutil
@@ -25,7 +25,6 @@ class About:
         rope_theta: rotary base that the last phase set; None: the model's own.
         run: the run's folder, for the model card.
         chat_template: Jinja; None: ChatML, where the tokenizer has its two tokens.
-        dtype: of the weights in files that let one choose: float32, bfloat16, float16.
     """
 
     name: str = "plm"
@@ -33,7 +32,6 @@ class About:
     rope_theta: float | None = None
     run: Path | None = None
     chat_template: str | None = None
-    dtype: str = "float32"
 
 
 def end_of_text_id(tokenizer: Tokenizer, about: About) -> int:
@@ -50,17 +48,21 @@ def end_of_text_id(tokenizer: Tokenizer, about: About) -> int:
     return found
 
 
-def check_tokenizer(tokenizer: Tokenizer, vocab_size: int) -> None:
+def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: Path | None = None) -> None:
     """Refuse a tokenizer with ids that the embedding has no row for.
 
+    Args:
+        tokenizer: of the model.
+        vocab_size: rows of the embedding.
+        where: the folder of both, for the message.
     Raises:
         DataError: says both sizes.
     """
     size = tokenizers_here.size(tokenizer)
     if size > vocab_size:
         raise DataError(
-            f"the tokenizer has {size} ids and the embedding {vocab_size} rows: they do not belong "
-            "together"
+            f"{where}: " * bool(where) + f"the tokenizer has {size} ids and the embedding "
+            f"{vocab_size} rows: they do not belong together"
         )
 
 
@@ -76,16 +78,17 @@ def whole(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _remove(partial)
+        remove(partial)
         yield partial
         os.replace(partial, target)
     except OSError as error:
         raise ConfigError(f"{target} cannot be written: {error.strerror or error}") from error
     finally:
-        _remove(partial)
+        remove(partial)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Delete a file or folder, if it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
