@@ -6,6 +6,10 @@ Settings, as key=value:
     recipe        a name in data_recipes/, or the path of a YAML file (embedded)
     path          file or folder of your own text, for recipe=text
     data_dir      where prepared data lie (data)
+    tokenizer     an existing tokenizer.json, or a folder with one, in the place of the recipe's
+    end_of_text   the token of it that ends a document (its first special one)
+    new_tokens    [<|im_start|>,<|im_end|>]: special tokens to add to it
+    chat_template Jinja for conversations, or a file of it (ChatML)
     vocab_size    ids of the tokenizer, at most (4096)
     block_tokens  length of the blocks that are shuffled, a multiple of every seq_len (1024)
     seed          of the split and of the order of documents (0)
@@ -27,6 +31,10 @@ from scripts.arguments import read
 DEFAULTS: dict[str, Any] = {
     "recipe": "embedded",
     "path": None,
+    "tokenizer": None,
+    "end_of_text": None,
+    "new_tokens": [],
+    "chat_template": None,
     "data_dir": "data",
     "vocab_size": 4096,
     "block_tokens": 1024,
@@ -36,6 +44,7 @@ DEFAULTS: dict[str, Any] = {
     "trust": [],
 }
 _NUMBERS = ("vocab_size", "block_tokens", "seed", "workers")
+_LISTS = ("trust", "new_tokens")
 
 
 def show(what: str, done: int, total: int | None) -> None:
@@ -83,14 +92,14 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     try:
-        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, flags=("ngrams",), lists=("trust",))
+        chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, flags=("ngrams",), lists=_LISTS)
         from plm.config import trust
+        from plm.data.open import recipe_of
         from plm.data.prepare import prepare
-        from plm.data.recipe import load_recipe
 
         trust(chosen["trust"])
         prepared = prepare(
-            load_recipe(chosen["recipe"]),
+            recipe_of(chosen),
             data_dir=Path(chosen["data_dir"]),
             vocab_size=chosen["vocab_size"],
             block_tokens=chosen["block_tokens"],

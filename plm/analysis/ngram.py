@@ -28,8 +28,9 @@ def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
 
     Returns:
         By source: unigram, bigram_add_one, bigram_kneser_ney, trigram_kneser_ney. Kept in
-        ngrams.json of the prepared folder, so that the second call reads a file. A source whose
-        train split is longer than MOST_TOKENS is left out: all of its trigrams lie in memory.
+        ngrams.json of the prepared folder, so that the second call reads a file. Conversations
+        are left out, since only a part of their tokens is predicted, and so is a source whose
+        train split is longer than MOST_TOKENS: all of its trigrams lie in memory.
     """
     cache = prepared.folder / CACHE
     if cache.is_file():
@@ -38,7 +39,7 @@ def ngram_baselines(prepared: Prepared) -> dict[str, dict[str, float]]:
     found = {
         name: baselines(parts["train"], parts["val"], prepared.vocab_size, end)
         for name, parts in prepared.sources.items()
-        if parts["train"].n_tokens <= MOST_TOKENS
+        if name not in prepared.conversations and parts["train"].n_tokens <= MOST_TOKENS
     }
     partial = cache.with_name(f"{CACHE}.{os.getpid()}")
     partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from plm.data import tokenizer as bpe
+from plm.data.conversations import said
 from plm.data.documents import disk_errors
 from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
 from plm.data.pool import ordered, portions
@@ -31,7 +32,7 @@ def shuffled(entries: list[Entry], seed: int, salt: str) -> list[Entry]:
 
 
 def train_tokenizer(
-    samples: list[tuple[Path, list[Entry], int]],
+    samples: list[tuple[Path, list[Entry], int, bool]],
     vocab_size: int,
     special_tokens: list[str],
     pre_tokenizer: str,
@@ -40,14 +41,16 @@ def train_tokenizer(
     """Train on samples and save; runs in a worker, so that no thread of it stays in the caller.
 
     Args:
-        samples: text store's file, entries in the order to take them, characters to take.
+        samples: text store's file, entries in the order to take them, characters to take, and
+            whether they are conversations, of which only what is said counts.
         vocab_size, special_tokens, pre_tokenizer: of the tokenizer.
         target: where tokenizer.json is written.
     """
 
     def texts() -> Iterator[str]:
-        for path, entries, budget in samples:
-            yield from bpe.cut(read_texts(path, entries), budget)
+        for path, entries, budget, talks in samples:
+            found = read_texts(path, entries)
+            yield from bpe.cut(map(said, found) if talks else found, budget)
 
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

@@ -1,5 +1,6 @@
 """One preparation, from start to end, into an empty folder."""
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -13,11 +14,13 @@ from plm.config import build
 from plm.data import adopt, encode, split
 from plm.data import tokenizer as bpe
 from plm.data.clean import clean
+from plm.data.conversation_shards import ChatCoding, check_template, write_conversations
 from plm.data.documents import Origin
 from plm.data.indexed import IndexedDataset
 from plm.data.manifest import (
     PASSING,
     differences,
+    dropped,
     nothing_left,
     told_of_source,
     write_manifest,
@@ -29,7 +32,7 @@ from plm.data.recipe import PATH_MARK, Recipe
 from plm.data.shards import take_shards
 from plm.data.tally import Tallies, Tally
 from plm.data.textstore import Entry, TextStore
-from plm.errors import DataError
+from plm.errors import ConfigError, DataError
 
 Progress = Callable[[str, int, int | None], None]
 """`(what, done, total or None)`."""
@@ -60,13 +63,24 @@ class Job:
 
     def _check_early(self) -> None:
         """What would otherwise be found after hours of reading."""
-        for source in self.recipe.sources.values():
+        for name, source in self.recipe.sources.items():
             for prefix in source.shards.values():
                 IndexedDataset(prefix)
+            self._check_conversations(name)
         if not self.recipe.tokenizer.adopted:
             bpe.check_size(self.vocab_size, self.recipe.tokenizer.special_tokens)
             weights = {n: s.tokenizer_weight for n, s in self.recipe.sources.items() if s.origin}
             bpe.sample(dict.fromkeys(weights, 1), weights, 1)
+
+    def _check_conversations(self, name: str) -> None:
+        source = self.recipe.sources[name]
+        holds = name in self.origins and self.origins[name].facts.get("conversations")
+        read_as_text = any(str(s["_target_"]).endswith(".chat") for s in source.steps)
+        if holds and not (source.conversations or read_as_text):
+            raise ConfigError(
+                f"sources.{name}: its origin gives conversations; say `conversations: true` to "
+                "train on the assistant's words, or add the step chat to read them as text"
+            )
 
     @contextmanager
     def part(self, name: str, told: Progress) -> Iterator[None]:
@@ -94,6 +108,7 @@ class Job:
                 # First: what is wrong with it is to be said before hours of reading.
                 arguments = self.recipe.tokenizer, self.folder / TOKENIZER, self.vocab_size
                 executor.submit(adopt.adopt, *arguments).result()
+            self._check_template(executor)
             with self.part("reading and cleaning", told):
                 stores = clean(self.origins, steps, self.folder, executor, ahead, told)
             tallies = {name: store.tallies for name, store in stores.items()}
@@ -105,7 +120,8 @@ class Job:
             with self.part("training the tokenizer", told):
                 self._tokenizer(stores, entries, executor)
             with self.part("encoding", told):
-                counts = self._encode(stores, entries, executor, ahead, told)
+                self._check_template(executor)
+                counts = self._encode(stores, entries, tallies, executor, ahead, told)
         about = {
             name: {
                 **told_of_source(entries[name]["val"], leak[name], tallies[name]),
@@ -137,10 +153,14 @@ class Job:
                 "revision": source.revision,
                 **about[name],
             }
-            if source.pack:
+            if source.pack or source.conversations:
                 documents = counts[name]["train"].get("range")
                 prefix = self.folder / f"{name}-train"
                 sources[name]["packing"] = write_packing(prefix, self.block_tokens, documents)
+            if source.conversations:
+                prefix = self.folder / f"{name}-val"
+                sources[name]["val_packing"] = write_packing(prefix, self.block_tokens)
+                self._check_windows(name, sources[name])
         write_manifest(
             self.folder,
             {
@@ -151,11 +171,29 @@ class Job:
                 "end_of_text": bpe.end_of_text(self.recipe.tokenizer, tokenizer),
                 "block_tokens": self.block_tokens,
                 "seed": self.seed,
+                **self._told_of_template(),
                 "sources": sources,
                 "seconds": self.seconds,
                 "key": self.key,
             },
         )
+
+    def _told_of_template(self) -> dict[str, Any]:
+        template = self.recipe.template
+        if template is None:
+            return {}
+        mark = hashlib.sha256(template.encode()).hexdigest()
+        return {"chat_template": template, "chat_template_sha256": mark}
+
+    def _check_windows(self, name: str, about: dict[str, Any]) -> None:
+        for part, key, least in (("train", "packing", 2), ("val", "val_packing", 1)):
+            if (windows := about[key]["windows"]) < least:
+                raise DataError(
+                    f"source {name} is too small: {about[part]['documents']} conversations in "
+                    f"{part} fill {windows} windows of block_tokens={self.block_tokens}, it needs "
+                    f"{least}; give it more, a larger split.val_share or a smaller block_tokens"
+                    + dropped(about["steps"])
+                )
 
     def _check_size(self, name: str, part: str, tokens: int) -> None:
         # A window ends with the label of its last token.
@@ -171,7 +209,13 @@ class Job:
         self, stores: dict[str, TextStore], tallies: dict[str, Tallies]
     ) -> tuple[dict[str, dict[str, list[Entry]]], dict[str, split.Leak]]:
         settings = {name: source.split for name, source in self.recipe.sources.items()}
-        by_group = {n: s for n, s in stores.items() if split.resolve(settings[n], s) == "group"}
+        by_group = {
+            name: store
+            for name, store in stores.items()
+            # A conversation is never cut in two.
+            if self.recipe.sources[name].conversations
+            or split.resolve(settings[name], store) == "group"
+        }
         held: set[str] = set()
         if by_group:
             sizes = {name: split.group_sizes(store.entries) for name, store in by_group.items()}
@@ -229,7 +273,7 @@ class Job:
 
     def _samples(
         self, stores: dict[str, TextStore], entries: dict[str, dict[str, list[Entry]]]
-    ) -> list[tuple[Path, list[Entry], int]]:
+    ) -> list[tuple[Path, list[Entry], int, bool]]:
         sizes = {n: sum(e.length for e in parts["train"]) for n, parts in entries.items()}
         weights = {n: source.tokenizer_weight for n, source in self.recipe.sources.items()}
         budgets = bpe.sample(sizes, weights, self.recipe.tokenizer.sample_bytes)
@@ -241,13 +285,15 @@ class Job:
                     break
                 chosen.append(entry)
                 left -= entry.length
-            samples.append((store.path, chosen, budgets[name]))
+            talks = self.recipe.sources[name].conversations
+            samples.append((store.path, chosen, budgets[name], talks))
         return samples
 
     def _encode(
         self,
         stores: dict[str, TextStore],
         entries: dict[str, dict[str, list[Entry]]],
+        tallies: dict[str, Tallies],
         executor: Executor,
         ahead: int,
         told: Progress,
@@ -261,17 +307,37 @@ class Job:
             add = _Adder(told, f"encoding {name}", total)
             counts[name] = {}
             for part in SPLITS:
-                counts[name][part] = encode.write_shard(
-                    store,
-                    entries[name][part],
-                    self.folder / f"{name}-{part}",
-                    coding,
-                    executor,
-                    ahead,
-                    add,
-                )
+                where = entries[name][part], self.folder / f"{name}-{part}"
+                if self.recipe.sources[name].conversations:
+                    chat = self._chat_coding(name, end_of_text)
+                    counts[name][part], tally = write_conversations(
+                        store, *where, chat, executor, ahead, add
+                    )
+                    tallies[name].setdefault("encoding", Tally()).add(tally)
+                    continue
+                counts[name][part] = encode.write_shard(store, *where, coding, executor, ahead, add)
                 self._check_size(name, part, counts[name][part]["tokens"])
         return counts
+
+    def _chat_coding(self, name: str, end_of_text: str) -> ChatCoding:
+        source = self.recipe.sources[name]
+        return ChatCoding(
+            str(self.folder / TOKENIZER),
+            str(self.recipe.template),
+            end_of_text,
+            self.vocab_size,
+            self.block_tokens,
+            source.too_long,
+            source.bad_rows,
+        )
+
+    def _check_template(self, executor: Executor) -> None:
+        """Before hours of reading, where the tokenizer is there already."""
+        path = self.folder / TOKENIZER
+        names = [name for name, source in self.recipe.sources.items() if source.conversations]
+        if names and path.is_file():
+            end = bpe.end_of_text(self.recipe.tokenizer, bpe.load(path))
+            executor.submit(check_template, self._chat_coding(names[0], end)).result()
 
 
 class _Adder:

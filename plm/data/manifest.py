@@ -44,6 +44,16 @@ def nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
     return f"source {name}: no document is left{why}; check its origin and its steps"
 
 
+def dropped(steps: dict[str, Any]) -> str:
+    """What a source's steps left out, in brackets, from the manifest's `steps`; "" for nothing."""
+    lost = "; ".join(
+        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally['dropped'].items())}"
+        for step, tally in steps.items()
+        if tally["dropped"]
+    )
+    return f" (dropped by {lost})" if lost else ""
+
+
 def differences(recipe: Recipe, key: dict[str, Any], origins: dict[str, Origin]) -> list[str]:
     """Why figures on this text do not compare with those on the recipe's own."""
     here = key["versions"]

@@ -1,6 +1,7 @@
 """Open a configuration's data, preparing it first where that has not been done."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
     """The prepared data that the node `data` names.
 
     Args:
-        settings: recipe, path, dir, vocab_size, block_tokens, seed and workers.
+        settings: recipe, path, dir, vocab_size, block_tokens, seed and workers; perhaps tokenizer
+            and chat_template.
         rank: only rank 0 shows its progress.
         progress: told of each part of the preparation.
     Raises:
@@ -35,12 +37,14 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """The recipe that the node `data` names, with the tokenizer that it names.
+    """The recipe that the node `data` names, with the tokenizer and chat template that it names.
 
     Raises:
-        ConfigError: the tokenizer is not there.
+        ConfigError: the tokenizer or the template is not there.
     """
     recipe, named = load_recipe(settings["recipe"]), settings.get("tokenizer")
+    if settings.get("chat_template"):
+        recipe = with_template(recipe, settings["chat_template"], named)
     new = settings.get("new_tokens") or []
     if not named:
         if new:
@@ -51,6 +55,34 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     if not file.is_file():
         raise ConfigError(f"data.tokenizer={named}: there is no tokenizer.json")
     return with_tokenizer(recipe, file, settings.get("end_of_text"), new)
+
+
+def with_template(recipe: Recipe, named: str, tokenizer: str | None = None) -> Recipe:
+    """The recipe with a chat template in the place of ChatML.
+
+    Args:
+        recipe: as loaded.
+        named: Jinja, or the path of a file of it.
+        tokenizer: a file, or its folder: tokenizer_config.json beside it, or beside the template's
+            file, says what the template reads as bos_token.
+    Raises:
+        ConfigError: it is neither.
+    """
+    # It is needed for conversations alone.
+    from plm.formats.chat import self_contained
+
+    text, beside = named, Path(tokenizer) if tokenizer else None
+    if "{" not in named:
+        beside = Path(named).expanduser()
+        try:
+            text = beside.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"data.chat_template={named}: neither a template nor a file of one: {error}"
+            ) from error
+    if beside is not None:
+        text = self_contained(text, beside if beside.is_dir() else beside.parent)
+    return replace(recipe, chat_template=text)
 
 
 def find_data(settings: Mapping[str, Any]) -> Path | None:

@@ -93,6 +93,8 @@ class PackedStream:
     Args:
         data: the dataset.
         size: of a window.
+        targets: as many tokens as data, 0 for those that nothing is to be learnt from; None: all
+            are learnt.
 
     Attributes:
         n_tokens: places of all windows, and one behind them.
@@ -102,8 +104,10 @@ class PackedStream:
         documents: [d] int64, which document of the dataset begins there; -1 for filled places.
     """
 
-    def __init__(self, data: IndexedDataset, size: int) -> None:
-        self.data, self.size = data, size
+    def __init__(
+        self, data: IndexedDataset, size: int, targets: IndexedDataset | None = None
+    ) -> None:
+        self.data, self.size, self.targets = data, size, targets
         prefix = data.prefix
         self.bins = np.load(prefix.with_name(f"{prefix.name}.{BINS}"))
         self._order = np.load(prefix.with_name(f"{prefix.name}.{DOCUMENTS}"))
@@ -150,8 +154,15 @@ class PackedStream:
         return row[inside : inside + count]
 
     def filled(self, offsets: np.ndarray, size: int) -> np.ndarray:
-        """[n, size] bool: which places from each of `offsets` on hold no text."""
+        """[n, size] bool: which places from each of `offsets` on hold no text, or no target."""
         at = offsets[:, None] + np.arange(size)
         window, inside = np.divmod(at, self.size)
         used = np.append(self._used, 0)
-        return inside >= used[np.minimum(window, self.n_windows)]
+        empty = inside >= used[np.minimum(window, self.n_windows)]
+        if self.targets is None:
+            return empty
+        text = at[~empty]
+        part = np.searchsorted(self.doc_starts, text, side="right") - 1
+        place = self.data.doc_starts[self.documents[part]] + text - self.doc_starts[part]
+        empty[~empty] = self.targets.gather(place) == 0
+        return empty

@@ -23,10 +23,12 @@ from plm.data.sources.files import list_files
 from plm.errors import ConfigError, DataError, PlmError, Unfinished
 
 _HERE = Path(__file__).resolve().parent
-_IMPORT = re.compile(r"^from plm\.data\.(sources|steps)\.(\w+) import ", re.MULTILINE)
+_CHAT = _HERE.parent / "formats" / "chat.py"
+_IMPORT = re.compile(r"^from plm\.(data\.sources|data\.steps|formats)\.(\w+) import ", re.MULTILINE)
 _DECIDING = (
     "documents", "clean", "split", "textstore", "tokenizer", "adopt", "encode", "indexed",
     "packing", "shards", "signatures", "pool", "journal", "job", "manifest", "tally",
+    "conversations", "conversation_shards",
 )  # fmt: skip
 
 
@@ -154,8 +156,10 @@ def _key(
     for name, source in recipe.content["sources"].items():
         # What a set is said to hold changes no shard.
         content["sources"][name] = {k: v for k, v in source.items() if k != "published_tokens"}
+    template = recipe.template
     return {
         "recipe": content,
+        **({"chat_template": template} if template is not None else {}),
         "tokenizer": recipe.tokenizer.content_mark(),
         "versions": installed_versions(recipe),
         "code": _code_hash(recipe),
@@ -224,13 +228,17 @@ def _code_hash(recipe: Recipe) -> str:
         for choice in (source.origin, *source.steps)
         if choice
     ]
+    if recipe.template is not None:
+        waiting.append(_CHAT)
     while waiting:
         file = waiting.pop()
         if file not in files:
             files.add(file)
             # Sources and steps share helpers of theirs.
             for folder, name in _IMPORT.findall(file.read_text(encoding="utf-8")):
-                waiting.append(_HERE / folder / f"{name}.py")
+                waiting.append(_HERE.parent.joinpath(*folder.split("."), f"{name}.py"))
+    if _CHAT in files:
+        files.add(_CHAT.with_name("chatml.jinja"))
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(file.name.encode() + file.read_bytes())

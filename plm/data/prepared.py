@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from plm.data.conversation_shards import MASK
 from plm.data.indexed import IndexedDataset
 from plm.data.packing import PackedStream
 from plm.errors import DataError
@@ -31,7 +32,11 @@ class Prepared:
         end_of_text: the token that ends a document.
         sources: by name, "train" and "val".
         streams: by name, what training reads: the train split, or its packed windows.
+        held_out: by name, what evaluation reads: the val split, or its packed windows.
         packed: names of the sources with packed windows.
+        conversations: names of the sources with conversations, whose streams mark as filled, too,
+            what the assistant does not say.
+        chat_template: Jinja that these were rendered with; None: there are none.
         token_bytes: [vocab_size] int32, bytes of text an id stands for; 0 for special and unused.
 
     Raises:
@@ -64,13 +69,23 @@ class Prepared:
             for source, about in self.manifest["sources"].items()
         }
         self.packed = [n for n, s in self.manifest["sources"].items() if s.get("packing")]
-        self.streams: dict[str, IndexedDataset | PackedStream] = {
-            name: PackedStream(parts["train"], self.block_tokens)
-            if name in self.packed
-            else parts["train"]
-            for name, parts in self.sources.items()
-        }
+        self.chat_template: str | None = self.manifest.get("chat_template")
+        self.conversations = [
+            n for n, s in self.manifest["sources"].items() if s.get("val_packing")
+        ]
+        self.streams = {name: self._stream(name, "train") for name in self.sources}
+        self.held_out = {name: self._stream(name, "val") for name in self.sources}
         self.token_bytes = np.load(self.folder / TOKEN_BYTES)
+
+    def _stream(self, name: str, split: str) -> IndexedDataset | PackedStream:
+        data, talks = self.sources[name][split], name in self.conversations
+        if not talks and (split == "val" or name not in self.packed):
+            return data
+        targets = None
+        if talks:
+            prefix = self.prefix(name, split)
+            targets = IndexedDataset(prefix.with_name(prefix.name + MASK))
+        return PackedStream(data, self.block_tokens, targets)
 
     def _check_files(self) -> None:
         written = (self.folder / MANIFEST).stat().st_mtime

@@ -24,6 +24,8 @@ PATH_MARK = "$path"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 SPLITS = ("group", "pieces", "auto")
+TOO_LONG = ("skip", "error", "cut")
+"""What may become of a conversation that is longer than a block."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class Source:
         tokenizer_weight: this source's share in the tokenizer's sample, relative to the others.
         pack: keep whole documents together in windows of block_tokens, for text whose documents
             must not be cut; phases with this source then take windows of that length.
+        conversations: the documents are conversations (see plm.data.conversations), which are
+            rendered with the chat template, packed whole, and trained on where the assistant
+            speaks.
+        too_long: what becomes of a conversation of more than block_tokens: skip, error or cut.
         published_tokens: size of the whole set as its makers give it, for plans; None: not known.
     """
 
@@ -69,7 +75,15 @@ class Source:
     split: Split = Split()
     tokenizer_weight: float = 1.0
     pack: bool = False
+    conversations: bool = False
+    too_long: str = "skip"
     published_tokens: int | None = None
+
+    @property
+    def bad_rows(self) -> str:
+        """What becomes of conversations that cannot be trained on, as its origin says: skip, or
+        error."""
+        return self.origin.get("bad_rows", "skip")
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,7 @@ class Recipe:
         tokenizer: see TokenizerSettings.
         versions: distribution (or python) to the version that the recipe was made with.
         content: the file as plain data, for the hash.
+        chat_template: Jinja, for sources with conversations; None: ChatML.
     """
 
     name: str
@@ -130,11 +145,21 @@ class Recipe:
     tokenizer: TokenizerSettings
     versions: dict[str, str]
     content: dict[str, Any]
+    chat_template: str | None = None
 
     @property
     def takes_path(self) -> bool:
         """Whether some source reads what the user points at."""
         return PATH_MARK in str(self.content["sources"])
+
+    @property
+    def template(self) -> str | None:
+        """The chat template that conversations are rendered with; None: there are none."""
+        if not any(source.conversations for source in self.sources.values()):
+            return None
+        from plm.formats.chat import CHATML
+
+        return self.chat_template or CHATML.read_text(encoding="utf-8")
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -273,11 +298,28 @@ def _source(node: Any, file: Path, key: str) -> Source:
     size = source.published_tokens
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ConfigError(f"{file}: {key}.published_tokens={size!r} must be a whole number above 0")
-    if not isinstance(source.pack, bool):
-        raise ConfigError(f"{file}: {key}.pack={source.pack!r} must be true or false")
+    for name in ("pack", "conversations"):
+        if not isinstance(value := getattr(source, name), bool):
+            raise ConfigError(f"{file}: {key}.{name}={value!r} must be true or false")
+    _check_conversations(source, f"{file}: {key}")
     if not source.tokenizer_weight >= 0:
         raise ConfigError(f"{file}: {key}.tokenizer_weight={source.tokenizer_weight} is negative")
     return source
+
+
+def _check_conversations(source: Source, key: str) -> None:
+    if source.too_long not in TOO_LONG:
+        raise ConfigError(f"{key}.too_long={source.too_long}: one of {', '.join(TOO_LONG)}")
+    if not source.conversations:
+        if source.too_long != Source.too_long:
+            raise ConfigError(f"{key}.too_long has no effect without conversations: true")
+        return
+    if source.shards:
+        raise ConfigError(f"{key}.conversations: shards hold tokens; name an origin")
+    if source.split.by == "pieces":
+        raise ConfigError(
+            f"{key}.split.by=pieces would cut conversations in two; use group, or leave it out"
+        )
 
 
 def _check_step(choice: dict[str, Any], key: str) -> None:

@@ -30,17 +30,18 @@ class Tally:
     def __bool__(self) -> bool:
         return bool(self.dropped or self.changed)
 
-    def drop(self, reason: str, name: str, text: str = "") -> None:
+    def drop(self, reason: str, name: str, text: str = "", why: str = "") -> None:
         """A document is left out.
 
         Args:
             reason: a few words, the same for all documents that it holds for.
             name: of the document.
             text: of the document.
+            why: what is to be shown before the text.
         """
         self.dropped[reason] += 1
         self.lost[reason] += len(text)
-        self._show(reason, name, text)
+        self._show(reason, name, f"{why}; {text}" if why else text)
 
     def change(self, reason: str, name: str, text: str, places: int = 1) -> None:
         """A document stays, changed at so many places; `text` shows one of them."""

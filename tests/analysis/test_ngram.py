@@ -155,12 +155,14 @@ def test_kept_beside_the_shards(tmp_path):
         vocab_size = 13
         tokenizer_path = tmp_path / "tokenizer.json"
         end_of_text = bpe.END_OF_TEXT
+        conversations = ("talk",)
 
     made = bpe.train(["text"], vocab_size=300, special_tokens=[bpe.END_OF_TEXT])
     bpe.save(made, Made.tokenizer_path)
     parts = {"train": documents(1, 60, 13), "val": documents(2, 9, 13)}
-    Made.sources = {"s": {k: dataset(tmp_path / k, v) for k, v in parts.items()}}
+    Made.sources = {"s": {k: dataset(tmp_path / k, v) for k, v in parts.items()}, "talk": {}}
     first = ngram_baselines(Made)
+    assert set(first) == {"s"}
     assert first["s"]["trigram_kneser_ney"] < log(13)
     Made.sources = None
     assert ngram_baselines(Made) == first

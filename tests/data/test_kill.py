@@ -26,8 +26,21 @@ def write_recipe(folder: Path, text: Path) -> Path:
         "split": {"by": "pieces", "val_share": 0.05},
     }
     plain = {**source, "steps": source["steps"][:1]}
+    talk = {
+        **plain,
+        "origin": {
+            "_target_": "plm.data.sources.conversations.conversations",
+            "path": str(text),
+            "fields": {"prompt": "title", "completion": "text"},
+        },
+        "steps": source["steps"][1:2],
+        "split": {"val_share": 0.05},
+        "conversations": True,
+        "too_long": "cut",
+    }
     file = folder / "killed.yaml"
-    file.write_text(yaml.safe_dump({"sources": {"several": source, "plain": plain}}))
+    sources = {"several": source, "plain": plain, "talk": talk}
+    file.write_text(yaml.safe_dump({"sources": sources}))
     return file
 
 
@@ -35,9 +48,10 @@ def write_text(path: Path) -> None:
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(3000)]
     with path.open("w", encoding="utf-8") as file:
-        for _ in range(5000):
+        for number in range(5000):
             text = " ".join(rng.choices(words, k=rng.randint(100, 900)))
-            file.write(json.dumps({"text": text.replace(words[0], words[0] + "\n\n")}) + "\n")
+            row = {"text": text.replace(words[0], words[0] + "\n\n"), "title": f"Number {number}?"}
+            file.write(json.dumps(row) + "\n")
 
 
 def run(command: list[str], limit: float | None = None) -> tuple[int | None, float]:

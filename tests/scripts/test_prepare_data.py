@@ -40,7 +40,7 @@ def test_help(script, capsys):
         ("vocab=3", "unknown setting 'vocab=3'; did you mean vocab_size=…?"),
         ("vocab_size=many", "vocab_size=many is not a whole number"),
         ("ngrams=perhaps", "ngrams=perhaps must be true or false"),
-        ("recipe=nothing", "recipe=nothing: no such file, and data_recipes/ has embedded"),
+        ("recipe=nothing", "recipe=nothing: no such file, and data_recipes/ has "),
         ("recipe=text", "recipe text reads your own text"),
     ],
 )

@@ -3,7 +3,7 @@
 Source: open-thought/reasoning-gym, whose generators and scorers are used; the steps are ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -65,16 +65,23 @@ def _read(item: _Batch, tally: Tally, *, seed: int) -> Iterator[Document]:
 
 
 def solve(
-    family: str, settings: dict[str, Any], seed: int, size: int
+    family: str,
+    settings: dict[str, Any],
+    seed: int,
+    size: int,
+    solvers: Mapping[str, Callable[[dict[str, Any]], Any]] = SOLVERS,
 ) -> Iterator[tuple[int, dict[str, Any], Any]]:
-    """Number, task and Worked (or None) of the first `size` tasks of a family."""
+    """Number, task and Worked (or None) of the first `size` tasks of a family.
+
+    Task i of a seed is task 0 of seed + i: seeds that are to share no task lie `size` apart.
+    """
     import reasoning_gym
 
     dataset = reasoning_gym.create_dataset(family, seed=seed, size=size, **settings)
     for number in range(size):
         task = dataset[number]
         data = {**task["metadata"], "question": task["question"]}
-        yield number, task, SOLVERS[family](data)
+        yield number, task, solvers[family](data)
 
 
 def agrees(ours: str, theirs: str) -> bool:

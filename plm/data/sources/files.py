@@ -28,7 +28,7 @@ _GROUP_PART = 16_000_000
 """Bytes of a Parquet row group handed to a worker at once; larger groups are read in parts."""
 
 
-class _File(NamedTuple):
+class Whole(NamedTuple):
     """A whole file: one document; or rows of a Parquet row group, where `group` is given."""
 
     path: str
@@ -40,7 +40,7 @@ class _File(NamedTuple):
     rows: int = 0
 
 
-class _Rows(NamedTuple):
+class Lines(NamedTuple):
     """Lines of a .jsonl file: `data` itself, or bytes [start, stop) of the file."""
 
     path: str
@@ -71,24 +71,28 @@ def files(path: str, *, fields: list[str] | None = None) -> Origin:
         names = ", ".join(str(file) for file, _ in found[:3])
         raise DataError(f"{names}: empty; there is no text to train on")
     read = partial(_read, fields=fields or ["text"])
-    return Origin(_Items(found), read, lambda item: item.size, facts)
+    return Origin(Parts(found), read, lambda item: item.size, facts)
 
 
-class _Items:
-    """The parts that workers read, made anew whenever they are asked for."""
+class Parts:
+    """The parts that workers read, made anew whenever they are asked for.
+
+    Args:
+        found: of `list_files`.
+    """
 
     def __init__(self, found: list[tuple[Path, str]]) -> None:
         self.found = found
 
-    def __iter__(self) -> Iterator[_File | _Rows]:
+    def __iter__(self) -> Iterator[Whole | Lines]:
         for file, name in self.found:
-            kind = _kind(file)
+            kind = kind_of(file)
             if kind == ".jsonl":
                 yield from (_packed_rows if _packing(file) else _row_ranges)(file, name)
             elif kind == ".parquet":
                 yield from _row_groups(file, name)
             else:
-                yield _File(str(file), name, file.stat().st_size)
+                yield Whole(str(file), name, file.stat().st_size)
 
 
 def list_files(path: str | Path) -> list[tuple[Path, str]]:
@@ -106,7 +110,7 @@ def list_files(path: str | Path) -> list[tuple[Path, str]]:
 def _list_files(root: Path) -> list[tuple[Path, str]]:
     known = ", ".join(KINDS)
     if root.is_file():
-        if _kind(root) not in KINDS:
+        if kind_of(root) not in KINDS:
             raise DataError(
                 f"{root}: cannot read this kind of file; known: {known} (also .gz, .bz2, .xz, .zst)"
             )
@@ -116,7 +120,7 @@ def _list_files(root: Path) -> list[tuple[Path, str]]:
     found = sorted(
         (file.relative_to(root).as_posix(), file)
         for file in root.rglob("*")
-        if file.is_file() and _kind(file) in KINDS and not file.name.startswith(".")
+        if file.is_file() and kind_of(file) in KINDS and not file.name.startswith(".")
     )
     if not found:
         raise DataError(
@@ -130,7 +134,8 @@ def _packing(file: Path) -> str:
     return end if end in (*PACKED, _ZSTD) else ""
 
 
-def _kind(file: Path) -> str:
+def kind_of(file: Path) -> str:
+    """The end of a file's name without that of its compression, such as .jsonl."""
     return Path(file.name.lower().removesuffix(_packing(file))).suffix
 
 
@@ -172,7 +177,7 @@ class _reading:
             raise DataError(f"{self.file}: cannot be read: {error.strerror or error}") from error
 
 
-def _row_ranges(file: Path, name: str) -> Iterator[_Rows]:
+def _row_ranges(file: Path, name: str) -> Iterator[Lines]:
     size, start, row = file.stat().st_size, 0, 1
     if not size:
         return
@@ -180,23 +185,23 @@ def _row_ranges(file: Path, name: str) -> Iterator[_Rows]:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
         while start < size:
             stop = data.find(b"\n", min(start + _PART, size) - 1) + 1 or size
-            yield _Rows(str(file), name, start, stop, row)
+            yield Lines(str(file), name, start, stop, row)
             row += data[start:stop].count(b"\n")
             start = stop
         data.close()
 
 
-def _packed_rows(file: Path, name: str) -> Iterator[_Rows]:
+def _packed_rows(file: Path, name: str) -> Iterator[Lines]:
     row, at = 1, 0
     with _reading(file), _open(file) as stream:
         while data := stream.read(_PART):
             data += stream.readline()
-            yield _Rows(str(file), name, at, at + len(data), row, data)
+            yield Lines(str(file), name, at, at + len(data), row, data)
             row += data.count(b"\n")
             at += len(data)
 
 
-def _row_groups(file: Path, name: str) -> Iterator[_File]:
+def _row_groups(file: Path, name: str) -> Iterator[Whole]:
     table = _table(file)
     row = 1
     for group in range(table.num_row_groups):
@@ -206,7 +211,7 @@ def _row_groups(file: Path, name: str) -> Iterator[_File]:
         for skip in range(0, about.num_rows, max(1, step)):
             rows = min(step, about.num_rows - skip)
             size = about.total_byte_size // parts
-            yield _File(str(file), name, size, group, row + skip, skip, rows)
+            yield Whole(str(file), name, size, group, row + skip, skip, rows)
         row += about.num_rows
 
 
@@ -228,9 +233,9 @@ def _not_parquet(file: Path, row: int, error: BaseException) -> DataError:
     return DataError(f"{file}, after row {row}: not readable Parquet: {first}")
 
 
-def _read(item: _File | _Rows, tally: Tally, *, fields: list[str]) -> Iterator[Document]:
+def _read(item: Whole | Lines, tally: Tally, *, fields: list[str]) -> Iterator[Document]:
     file = Path(item.path)
-    if isinstance(item, _Rows):
+    if isinstance(item, Lines):
         yield from _jsonl(file, item, fields)
     elif item.group is not None:
         yield from _parquet(file, item, fields)
@@ -250,43 +255,78 @@ def _decode(data: bytes, where: str) -> str:
         ) from error
 
 
-def _jsonl(file: Path, item: _Rows, fields: list[str]) -> Iterator[Document]:
+def lines_of(item: Lines) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     data = item.data
     if data is None:
-        with _reading(file), open(file, "rb") as raw:
+        with _reading(Path(item.path)), open(item.path, "rb") as raw:
             raw.seek(item.start)
             data = raw.read(item.size)
     for number, line in enumerate(io.BytesIO(data), start=item.first_row):
-        if not line.strip():
-            continue
+        if line.strip():
+            yield number, line
+
+
+def read_json(line: bytes, where: str) -> Any:
+    """What a line of .jsonl holds.
+
+    Args:
+        line: with or without its end.
+        where: file and row, for the message.
+    Raises:
+        DataError: it is not UTF-8, or not JSON.
+    """
+    try:
+        return json.loads(_decode(line, where))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise DataError(f"{where}: not JSON: nested too deep") from error
+
+
+def _jsonl(file: Path, item: Lines, fields: list[str]) -> Iterator[Document]:
+    for number, line in lines_of(item):
         where = f"{file}, row {number}"
-        try:
-            row = json.loads(_decode(line, where))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from error
-        yield _row(row, fields, where, f"{item.name}:{number}")
+        yield _row(read_json(line, where), fields, where, f"{item.name}:{number}")
 
 
-def _parquet(file: Path, item: _File, fields: list[str]) -> Iterator[Document]:
+def table_rows(item: Whole, fields: list[str] | None = None) -> Iterator[tuple[int, dict]]:
+    """Rows of a Parquet row group, with their numbers from 1.
+
+    Args:
+        item: with `group`.
+        fields: columns that are read where all of them are there, else the rows are empty; None:
+            all columns.
+    Raises:
+        DataError: the file cannot be read.
+    """
     import pyarrow
 
-    table = _table(file, item.first_row - 1)
+    file, number = Path(item.path), item.first_row - 1
+    table = _table(file, number)
     names = table.schema_arrow.names
-    columns = [field for field in fields if field in names]
-    number = item.first_row - 1
+    whole = fields is None or all(field in names for field in fields)
     try:
         # A column that is missing: any other one counts the rows, for the message.
-        chosen = columns if len(columns) == len(fields) else names[:1]
+        chosen = fields if whole else names[:1]
         before, left = item.skip, item.rows
         for batch in table.iter_batches(500, row_groups=[item.group], columns=chosen):
             part = batch.slice(min(before, len(batch)), left)
             before, left = max(0, before - len(batch)), left - len(part)
             for row in part.to_pylist():
                 number += 1
-                row = row if len(columns) == len(fields) else dict.fromkeys(names)
-                yield _row(row, fields, f"{file}, row {number}", f"{item.name}:{number}")
+                yield number, row if whole else dict.fromkeys(names)
     except (pyarrow.ArrowException, OSError) as error:
         raise _not_parquet(file, number, error) from error
+
+
+def _parquet(file: Path, item: Whole, fields: list[str]) -> Iterator[Document]:
+    for number, row in table_rows(item, fields):
+        yield _row(row, fields, f"{file}, row {number}", f"{item.name}:{number}")
 
 
 def _row(row: Any, fields: list[str], where: str, name: str) -> Document:

@@ -49,37 +49,49 @@ class _Rows:
     max_bytes: int
 
     def __iter__(self) -> Iterator[Document]:
-        return _rows(self.dataset, self.settings, self.fields, self.max_bytes)
+        left = self.max_bytes
+        for number, row in stream(self.dataset, self.settings):
+            document = self._document(number, row)
+            yield document
+            left -= len(document.text.encode())
+            if left <= 0:
+                return
+
+    def _document(self, number: int, row: dict[str, Any]) -> Document:
+        for field in self.fields:
+            if not isinstance(row.get(field), str):
+                raise DataError(
+                    f"{self.dataset}, row {number}: no text in field {field!r}; the row has "
+                    f"{', '.join(row)}"
+                )
+        name = f"{self.dataset}/{self.settings['split']}/{number}"
+        text = "\n\n".join(row[field] for field in self.fields)
+        return Document(text, name, f"{self.dataset}/{number}")
 
 
-def _rows(
-    dataset: str, settings: dict[str, Any], fields: tuple[str, ...], max_bytes: int
-) -> Iterator[Document]:
+def stream(dataset: str, settings: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a data set with their numbers from 0.
+
+    Args:
+        dataset: name on the hub, or a local folder.
+        settings: `config` and keywords of `datasets.load_dataset`.
+    Raises:
+        Unfinished: the set cannot be opened or read on.
+    """
     from datasets import load_dataset
 
-    left, number = max_bytes, 0
-    revision, split = settings["revision"], settings["split"]
+    number = 0
     try:
-        stream = load_dataset(
+        opened = load_dataset(
             dataset,
             settings["config"],
             **{k: v for k, v in settings.items() if k != "config" and v is not None},
         )
-        for number, row in enumerate(stream):
-            for field in fields:
-                if not isinstance(row.get(field), str):
-                    raise DataError(
-                        f"{dataset}, row {number}: no text in field {field!r}; the row has "
-                        f"{', '.join(row)}"
-                    )
-            text = "\n\n".join(row[field] for field in fields)
-            yield Document(text, f"{dataset}/{split}/{number}", f"{dataset}/{number}")
-            left -= len(text.encode())
-            if left <= 0:
-                return
+        for number, row in enumerate(opened):
+            yield number, row
     # datasets, fsspec, huggingface_hub and the network each raise kinds of their own.
     except (OSError, ValueError, RuntimeError, ConnectionError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise Unfinished(
-            f"{dataset} at {revision}, row {number}: cannot be streamed: {first}"
+            f"{dataset} at {settings['revision']}, row {number}: cannot be streamed: {first}"
         ) from error

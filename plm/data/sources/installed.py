@@ -96,6 +96,11 @@ def prose(
     return Origin([*doc_items, *readme_items], read, _size, facts)
 
 
+def code_files(distributions: list[str], only: dict[str, list[str]]) -> tuple[list[_File], dict]:
+    """The files that `code` reads, and what a manifest says of them."""
+    return _collect(distributions, only, ("code",))
+
+
 def _size(item: _File) -> int:
     # Parsing for docstrings costs several times as much as reading.
     return item.size * (3 if item.kind == "docstrings" else 1)

@@ -29,7 +29,7 @@ _LEGS = {
     10: "crab|lobster|shrimp",
     14: "woodlouse",
 }
-_LEGS_OF = {animal: legs for legs, animals in _LEGS.items() for animal in animals.split("|")}
+LEGS_OF = {animal: legs for legs, animals in _LEGS.items() for animal in animals.split("|")}
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -181,7 +181,7 @@ def leg_counting(data: dict[str, Any]) -> Worked:
     """Animals times legs, then the sum."""
     parts, steps = [], []
     for animal, count in data["animals"].items():
-        legs = _LEGS_OF[animal]
+        legs = LEGS_OF[animal]
         parts.append(count * legs)
         steps.append(f"{animal}: {count} * {legs} = {count * legs}")
     steps.append(f"{' + '.join(map(str, parts))} = {sum(parts)}")

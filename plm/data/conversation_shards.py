@@ -1,0 +1,241 @@
+"""Conversations as shards: the tokens of each, and beside them which ones the assistant says.
+
+`<prefix>.{bin,idx}` hold the tokens, `<prefix>.mask.{bin,idx}` a byte for each: 1 for a target.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from plm.data import tokenizer as bpe
+from plm.data.conversations import BadConversation, Conversation, check
+from plm.data.documents import disk_errors
+from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
+from plm.data.journal import Journal
+from plm.data.pool import ordered, portions
+from plm.data.tally import Tally
+from plm.data.textstore import Entry, TextStore, read_texts
+from plm.errors import DataError
+
+MASK = ".mask"
+_PORTION = 1_000_000
+
+
+class ChatCoding(NamedTuple):
+    """How a conversation becomes tokens, in any process.
+
+    Attributes:
+        path: of tokenizer.json.
+        template: Jinja.
+        end_of_text: the token that ends a document.
+        vocab_size: no id reaches it; decides the integer type.
+        block_tokens: no conversation is longer.
+        too_long: what becomes of one that is: one of recipe.TOO_LONG.
+        bad_rows: what becomes of one that cannot be trained on: skip or error.
+    """
+
+    path: str
+    template: str
+    end_of_text: str
+    vocab_size: int
+    block_tokens: int
+    too_long: str
+    bad_rows: str
+
+
+class _Coded(NamedTuple):
+    """A portion's conversations, those that are left out counted in `tally`."""
+
+    tokens: bytes
+    mask: bytes
+    lengths: list[int]
+    names: list[str]
+    tally: dict[str, Any]
+    text_bytes: int
+    read_bytes: int
+
+
+def write_conversations(
+    store: TextStore,
+    entries: list[Entry],
+    prefix: Path,
+    coding: ChatCoding,
+    executor: Executor,
+    ahead: int,
+    told: Callable[[int], None],
+) -> tuple[dict[str, int], Tally]:
+    """Render conversations and write them as one dataset, with targets and names beside it.
+
+    What an earlier try has written is gone on with, or left as it is where it is whole.
+
+    Args:
+        store: of the source.
+        entries: conversations in the shard's order.
+        prefix: of the dataset; names go to `<prefix>.names`.
+        coding: of the conversations.
+        executor, ahead: of `pool`.
+        told: called with the bytes of JSON done since the last call.
+    Returns:
+        documents, tokens, targets, and bytes of text; and what was left out or cut.
+    Raises:
+        DataError: a conversation that cannot be used, where the settings say so.
+        ConfigError: the template shows no targets.
+    """
+    dtype = token_dtype(coding.vocab_size)
+    journal = Journal(prefix.with_name(prefix.name + ".rows.journal"))
+    if _is_whole(prefix, journal):
+        told(sum(entry.length for entry in entries))
+    else:
+        _write(store, entries, prefix, (coding, dtype), (executor, ahead), told, journal)
+    journal.close()
+    tally = Tally()
+    counts = {"documents": 0, "tokens": 0, "targets": 0, "bytes": 0}
+    for record in journal.records:
+        tally.add(Tally.of(record["tally"]))
+        for key in ("tokens", "targets", "bytes"):
+            counts[key] += record[key]
+        counts["documents"] += len(record["names"])
+    return counts, tally
+
+
+def _is_whole(prefix: Path, journal: Journal) -> bool:
+    """Whether an earlier try wrote everything, and what it noted is all there."""
+    if not prefix.with_name(prefix.name + ".idx").exists():
+        return False
+    noted = sum(record["tokens"] for record in journal.records)
+    return noted == IndexedDataset(prefix).n_tokens
+
+
+def _write(
+    store: TextStore,
+    entries: list[Entry],
+    prefix: Path,
+    form: tuple[ChatCoding, np.dtype],
+    shared: tuple[Executor, int],
+    told: Callable[[int], None],
+    journal: Journal,
+) -> None:
+    coding, dtype = form
+    parts = portions(entries, lambda entry: entry.length, _PORTION)
+    mask_prefix = prefix.with_name(prefix.name + MASK)
+    with (
+        IndexedWriter(prefix, dtype, keep=True) as tokens,
+        IndexedWriter(mask_prefix, np.dtype(np.uint8), keep=True) as mask,
+    ):
+        # A kill may have come between the three: a portion that one lacks is made again, and gives
+        # what the others have of it.
+        done = min(tokens.parts, mask.parts, len(journal.records))
+        for portion in islice(parts, done):
+            told(sum(entry.length for entry in portion))
+        tasks = ((store.path, portion, coding, dtype.str) for portion in parts)
+        for number, coded in enumerate(ordered(*shared, _encode, tasks), start=done):
+            targets = np.frombuffer(coded.mask, np.uint8)
+            if number >= len(journal.records):
+                journal.add(
+                    {
+                        "names": coded.names,
+                        "tokens": len(targets),
+                        "targets": int(targets.sum()),
+                        "bytes": coded.text_bytes,
+                        "tally": coded.tally,
+                    }
+                )
+            if number >= mask.parts:
+                mask.add(targets, coded.lengths)
+            if number >= tokens.parts:
+                tokens.add(np.frombuffer(coded.tokens, dtype), coded.lengths)
+            told(coded.read_bytes)
+        names = prefix.with_name(prefix.name + ".names")
+        # Before the index, which says that all is there.
+        with disk_errors(names), open(names, "wb") as file:
+            for record in journal.records:
+                file.writelines(f"{name}\n".encode() for name in record["names"])
+
+
+def _encode(task: tuple) -> _Coded:
+    path, entries, coding, dtype = task
+    tally = Tally()
+    kept = [
+        (entry.name, *row)
+        for entry, text in zip(entries, read_texts(path, entries), strict=True)
+        if (row := _row(entry.name, text, coding, tally)) is not None
+    ]
+    ids = np.concatenate([np.empty(0, np.int32), *(row[1] for row in kept)])
+    mask = np.concatenate([np.empty(0, bool), *(row[2] for row in kept)])
+    _, sizes = _chat(coding, os.stat(coding.path).st_mtime_ns)
+    return _Coded(
+        ids.astype(dtype).tobytes(),
+        mask.astype(np.uint8).tobytes(),
+        [len(row[1]) for row in kept],
+        [row[0] for row in kept],
+        tally.plain(),
+        int(sizes[ids].sum()),
+        sum(entry.length for entry in entries),
+    )
+
+
+def _row(
+    name: str, text: str, coding: ChatCoding, tally: Tally
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Ids and mask of one conversation; None for one that is counted instead."""
+    chat, _ = _chat(coding, os.stat(coding.path).st_mtime_ns)
+    try:
+        talk = Conversation.from_text(text)
+        check(talk.messages)
+        ids, mask = chat.encode(talk.messages, tools=talk.tools)
+        if talk.given:
+            mask[: len(chat.prompt(talk.messages[: talk.given], tools=talk.tools))] = False
+    except BadConversation as error:
+        if coding.bad_rows == "error":
+            raise DataError(f"{name}: {error}") from error
+        tally.drop(error.reason, name, text, why=str(error))
+        return None
+    _check_ids(ids, coding, name)
+    if len(ids) > coding.block_tokens:
+        said = f"{len(ids)} tokens, block_tokens={coding.block_tokens}"
+        if coding.too_long == "error":
+            raise DataError(
+                f"{name}: too long: {said}; use a larger block_tokens, or too_long: skip (or cut) "
+                "in the recipe"
+            )
+        if coding.too_long == "skip":
+            tally.drop("longer than block_tokens", name, text, why=said)
+            return None
+        ids, mask = ids[: coding.block_tokens], mask[: coding.block_tokens]
+        if mask[1:].any():
+            tally.change("cut to block_tokens", name, f"{said}; {text}")
+    # A first token is predicted from nothing, so that it is no target.
+    if not mask[1:].any():
+        tally.drop("no target", name, text)
+        return None
+    return ids, mask
+
+
+def _check_ids(ids: np.ndarray, coding: ChatCoding, name: str) -> None:
+    if len(ids) and int(ids.max()) >= coding.vocab_size:
+        raise DataError(
+            f"{name}: the text has token {int(ids.max())}, but vocab_size={coding.vocab_size}; set "
+            "vocab_size to the tokenizer's size or more"
+        )
+
+
+@lru_cache(maxsize=2)
+def _chat(coding: ChatCoding, modified: int) -> tuple[Any, np.ndarray]:
+    """The Chat, and the bytes of text that each id stands for."""
+    # It takes transformers in, which only conversations need.
+    from plm.formats.chat import Chat
+
+    tokenizer = bpe.load(coding.path)
+    chat = Chat(tokenizer, coding.template, end_of_text=coding.end_of_text)
+    return chat, bpe.token_bytes(tokenizer, coding.vocab_size)
+
+
+def check_template(coding: ChatCoding) -> None:
+    """Raise ConfigError where the template cannot be trained with; looked at once, beforehand."""
+    _chat(coding, os.stat(coding.path).st_mtime_ns)[0].check_masks()
