@@ -20,6 +20,8 @@ class Context:
         causal: False lets a token see what follows it.
         tokens_seen: tokens of the run before this batch.
         rope_theta: base of the rotary angles that the phase asks for; None: the model's own.
+        reach: while decoding, a number of positions that the state's rows hold at most once the new
+            ones are in, so that no more of it is looked at; None: found out from `positions`.
         wide: dtype of tables computed here, at least fp32: fp64 in a model in fp64.
         kernels: "auto", "triton" to insist on the GPU's kernels, or "reference" for plain, twice
             differentiable torch with every tap.
@@ -38,6 +40,7 @@ class Context:
     causal: bool = True
     tokens_seen: int = 0
     rope_theta: float | None = None
+    reach: int | None = None
     wide: torch.dtype = torch.float32
     kernels: str = "auto"
     extras: dict[str, Tensor] = field(default_factory=dict)
@@ -97,3 +100,17 @@ class Context:
             mask = self.doc_ids[:, :, None] == self.doc_ids[:, None, :]
             self.shared[key] = (mask.tril() if self.causal else mask)[:, None]
         return self.shared[key]  # type: ignore[return-value]
+
+    def reached(self) -> int:
+        """Positions of the state that a step has to look at, its own included."""
+        if self.reach is None:
+            # Once a step: elsewhere than on a CPU this waits for the device.
+            self.reach = int(self.positions.max()) + 1
+        return self.reach
+
+    def step_mask(self) -> Tensor:
+        """[B, 1, T, reached] bool, which positions of the state each new one sees."""
+        if "step_mask" not in self.shared:
+            places = torch.arange(self.reached(), device=self.positions.device)
+            self.shared["step_mask"] = (places <= self.positions[:, :, None])[:, None]
+        return self.shared["step_mask"]  # type: ignore[return-value]

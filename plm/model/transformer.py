@@ -230,18 +230,48 @@ class Transformer(nn.Module):
             for layer in self.layers
         ]
 
-    def step(self, tokens: Tensor, states: list[object], context: Context) -> Tensor:
-        """Take T new positions: [B, T] int64 -> logits of the last one, [B, V]."""
+    def step(
+        self, tokens: Tensor, states: list[object], context: Context, last: Tensor | None = None
+    ) -> Tensor:
+        """Take T new positions: [B, T] int64 -> logits of one of them, [B, V].
+
+        Args:
+            tokens: padded on the right where rows are of several lengths.
+            states: of `init_state`; advanced in place.
+            context: with each row's positions in it.
+            last: [B] int64, which of the T; None: the last.
+        """
         hidden = self._enter(self.embed_tokens(tokens), context)
         for index, (layer, state) in enumerate(zip(self.layers, states, strict=True)):
             context.layer = f"layers.{index}"
             hidden = layer.step(hidden, state, context)
-        return F.linear(self.norm(hidden[:, -1]), self.embed_tokens.head_weight)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        hidden = hidden[:, -1] if last is None else hidden[rows, last]
+        return F.linear(self.norm(hidden), self.embed_tokens.head_weight)
+
+    @property
+    def ragged(self) -> bool:
+        """Whether a step takes prompts of several lengths, padded on the right."""
+        return all(getattr(layer.self_attn, "ragged", False) for layer in self.layers)
 
     def reorder(self, states: list[object], index: Tensor) -> None:
-        """Make row i of every state the former row index[i]; index: [B] int64."""
+        """Make row i of every state the former row index[i]; index: int64."""
         for layer, state in zip(self.layers, states, strict=True):
             layer.self_attn.reorder(state, index)
+
+    def place(
+        self, states: list[object], rows: Tensor, source: list[object], index: Tensor
+    ) -> None:
+        """Overwrite rows of the states with the rows `index` of others; both [N] int64."""
+        for layer, state, given in zip(self.layers, states, source, strict=True):
+            layer.self_attn.place(state, rows, given, index)
+
+    def first(self, states: list[object], count: int) -> list[object]:
+        """The first rows of the states, as states that share their memory."""
+        return [
+            layer.self_attn.first(state, count)
+            for layer, state in zip(self.layers, states, strict=True)
+        ]
 
     def roles(self) -> dict[str, str]:
         """Role of every parameter by name: of its projection, else embedding, norm or other."""

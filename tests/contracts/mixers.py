@@ -8,7 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from plm.errors import ConfigError
+from plm.model.context import Context
+from plm.rollout.engine import Engine
 from plm.rollout.generate import generate
+from plm.rollout.sampling import Sampling
 from tests.model.common import (
     DOCUMENTS,
     SIZES,
@@ -19,6 +22,7 @@ from tests.model.common import (
     spans,
     stepped_logits,
 )
+from tests.rollout.common import naive
 
 STATE_KINDS = {"key_value", "latent", "recurrent", "whole_history"}
 
@@ -78,6 +82,84 @@ def check_reorder(model: nn.Module) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def check_rows_stand_where_they_stand(model: nn.Module) -> None:
+    """In a step of one position each row goes on at its own, whatever the others do."""
+    tokens, lengths = draw(3, 9), [4, 1, 6]
+    states = model.init_state(3, 12, "cpu", torch.float64)
+    with torch.no_grad():
+        for row, length in enumerate(lengths):
+            alone = model.init_state(1, length, "cpu", torch.float64)
+            model.step(tokens[row : row + 1, :length], alone, plain_context(1, length))
+            model.place(states, torch.tensor([row]), alone, torch.tensor([0]))
+        held = [id(tensor) for tensor in tensors(states)]
+        for ahead in range(3):
+            place = torch.tensor(lengths)[:, None] + ahead
+            found = model.step(tokens.gather(1, place), states, Context(positions=place))
+            for row, length in enumerate(lengths):
+                whole = logits_of(model, tokens[row : row + 1, : length + ahead + 1])[:, -1]
+                torch.testing.assert_close(found[row : row + 1], whole, rtol=1e-10, atol=1e-10)
+    # Written into, not replaced: others hold on to the tensors.
+    assert [id(tensor) for tensor in tensors(states)] == held
+
+
+def check_ragged_prompts(model: nn.Module) -> None:
+    """Where a mixer says so, prompts padded on the right are taken in as they are alone."""
+    if not model.ragged:
+        return
+    tokens, lengths = draw(3, 7), torch.tensor([7, 2, 5])
+    states = model.init_state(3, 9, "cpu", torch.float64)
+    with torch.no_grad():
+        found = model.step(tokens, states, plain_context(3, 7), last=lengths - 1)
+        new, place = draw(3, 1, seed=4), lengths[:, None]
+        after = model.step(new, states, Context(positions=place))
+    for row, length in enumerate(lengths.tolist()):
+        alone = tokens[row : row + 1, :length]
+        expected = logits_of(model, torch.cat((alone, new[row : row + 1]), dim=1))
+        torch.testing.assert_close(found[row], expected[0, -2], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(after[row], expected[0, -1], rtol=1e-10, atol=1e-10)
+
+
+def check_place(model: nn.Module) -> None:
+    """Rows are put in the place of others, several times over, from a shorter state and from
+    itself; the first rows are a state of their own in the same memory."""
+    prompt, other, new = draw(2, 5), draw(4, 8, seed=1), draw(4, 1, seed=2)
+    with torch.no_grad():
+        _, states = stepped_logits(model, other, 8)
+        shorter = model.init_state(2, 5, "cpu", torch.float64)
+        model.step(prompt, shorter, plain_context(2, 5))
+        model.place(states, torch.tensor([3, 1]), shorter, torch.tensor([1, 1]))
+        model.place(states, torch.tensor([0]), states, torch.tensor([2]))
+        place = torch.tensor([[8], [5], [8], [5]])
+        first = model.step(new[:2], model.first(states, 2), Context(positions=place[:2]))
+        model.step(new, states, Context(positions=place))
+        second = model.step(new, states, Context(positions=place + 1))
+    rows = [other[2:3], prompt[1:2], other[2:3], prompt[1:2]]
+    for index, row in enumerate(rows):
+        # The first two took `new` in before: a state by position takes it in again unchanged.
+        if index < 2:
+            once = logits_of(model, torch.cat((row, new[index : index + 1]), dim=1))[0, -1]
+            torch.testing.assert_close(first[index], once, rtol=1e-10, atol=1e-10)
+        if index >= 2:
+            twice = torch.cat((row, *[new[index : index + 1]] * 2), dim=1)
+            expected = logits_of(model, twice)[0, -1]
+            torch.testing.assert_close(second[index], expected, rtol=1e-10, atol=1e-10)
+
+
+def check_engine(model: nn.Module) -> None:
+    """Ragged prompts in fewer places than there are rows, groups included."""
+    prompts = [draw(length, seed=length).tolist() for length in (3, 6, 3, 1)]
+    engine = Engine(model, rows=3)
+    found = engine.generate(prompts, Sampling(6), group=2)
+    for index, prompt in enumerate(prompts):
+        expected, _ = naive(model, prompt, 6)
+        assert [one.tokens for one in found[2 * index : 2 * index + 2]] == [expected] * 2
+    sampling = Sampling(6, temperature=1.0)
+    seeds = [3, 4, 5, 6]
+    many = engine.generate(prompts, sampling, seeds=seeds)
+    for one, prompt, seed in zip(many, prompts, seeds, strict=True):
+        assert engine.generate([prompt], sampling, seeds=[seed])[0].tokens == one.tokens
+
+
 def check_causal(model: nn.Module) -> None:
     assert model.layers[0].self_attn.causal
     tokens = draw(2, 10)
@@ -123,6 +205,10 @@ CHECKS = [
     check_stepping,
     check_chunks,
     check_reorder,
+    check_rows_stand_where_they_stand,
+    check_ragged_prompts,
+    check_place,
+    check_engine,
     check_causal,
     check_documents,
     check_state_bytes,

@@ -24,11 +24,16 @@ def test_there_are_choices():
 @pytest.mark.parametrize("choice", LINEARS)
 def test_shape_dtype_and_gradients(choice: str, role: str, dtype: torch.dtype):
     part = made("linear", choice)(24, 10, role).to(dtype)
+    # An adapter begins without effect, so that half of it has no gradient at first.
+    for name in getattr(part, "starts_fresh", ()):
+        torch.nn.init.normal_(getattr(part, name))
     x = torch.randn(2, 5, 24).to(dtype).requires_grad_()
     out = part(x)
     assert out.shape == (2, 5, 10) and out.dtype == dtype
     out.square().sum().backward()
-    for tensor in (x, *part.parameters()):
+    learning = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    assert learning
+    for tensor in (x, *learning):
         assert tensor.grad.isfinite().all() and tensor.grad.any()
     assert flops(part, 8) > 0
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from plm.errors import ConfigError
-from plm.rollout.generate import choose, generate
+from plm.rollout.generate import generate
 from tests.model.common import SIZES, draw, logits_of, tiny
 
 
@@ -84,23 +84,11 @@ def test_nothing_asked_nothing_given():
 @pytest.mark.parametrize(
     ("prompt", "settings", "message"),
     [
-        (0, {"max_new_tokens": 1}, "a prompt is empty; give it at least one token"),
+        (0, {"max_new_tokens": 1}, "prompt 0 is empty; give it at least one token"),
         (2, {"max_new_tokens": -1}, "max_new_tokens=-1 is negative"),
-        (2, {"max_new_tokens": 1, "temperature": -0.5}, "temperature=-0.5 is negative"),
+        (2, {"max_new_tokens": 1, "temperature": -0.5}, "temperature=-0.5 cannot be"),
     ],
 )
 def test_what_is_refused(prompt: int, settings: dict, message: str):
     with pytest.raises(ConfigError, match=message):
         generate(tiny(), draw(1, prompt), **settings)
-
-
-def test_choose():
-    logits = torch.tensor([[0.0, 1.0, 3.0, 2.0]]).log_softmax(-1).expand(4000, 4)
-    generator = torch.Generator().manual_seed(0)
-    assert choose(logits, 0, 0, None).unique().tolist() == [2]
-    assert choose(logits, 1.0, 2, generator).unique().tolist() == [2, 3]
-    for temperature in (1.0, 2.0):
-        drawn = choose(logits, temperature, 0, generator).bincount(minlength=4) / 4000
-        expected = (logits[0] / temperature).softmax(-1)
-        # Four standard deviations of a share of 4000 draws.
-        torch.testing.assert_close(drawn, expected, rtol=0, atol=0.032)

@@ -5,6 +5,7 @@ Paper: So et al., Primer (arXiv:2109.08668)
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from plm.kernels.reference.relu2 import relu2 as reference
@@ -29,3 +30,11 @@ class ReLU2(nn.Module):
         if self.observe is not None:
             self.observe(out.detach())
         return out
+
+    def overwrite(self, x: Tensor) -> Tensor:
+        """`forward` in x's own memory, without a derivative."""
+        x.relu_()
+        torch.mul(x, x, out=x)
+        if self.observe is not None:
+            self.observe(x)
+        return x

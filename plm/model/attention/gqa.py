@@ -6,14 +6,17 @@ Cost: 2·D·(H + 2·Hk + H)·K + 2·H·K·T FLOPs a token, forward, for heads of
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from plm.errors import ConfigError
-from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
+from plm.model.attention.common import Matmul, SoftmaxAttention, Stateful, keep
 from plm.model.common import Tap, flops
 from plm.model.context import Context
+from plm.model.decoding import Frame, Run, Workshop
+from plm.model.grouped import GroupedWeights, make_fast
 from plm.model.matmul.dense import dense
 from plm.model.rotary import rotate
 
@@ -38,7 +41,7 @@ class Bias(nn.Module):
         nn.init.zeros_(self.bias)
 
 
-class GQA(nn.Module):
+class GQA(Stateful, nn.Module):
     """Mixer with a key-value state.
 
     Args:
@@ -58,6 +61,7 @@ class GQA(nn.Module):
     state_kind = "key_value"
     isolates_documents = True
     causal = True
+    ragged = True
 
     def __init__(
         self,
@@ -141,38 +145,33 @@ class GQA(nn.Module):
 
     def init_state(
         self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, Tensor | int]:
-        """An empty state for `batch` rows of at most `max_len` positions, allocated whole."""
-        shape = (batch, self.kv_heads, max_len)
-        return {
-            "k": torch.zeros(*shape, self.key, device=device, dtype=dtype),
-            "v": torch.zeros(*shape, self.value, device=device, dtype=dtype),
-            "length": 0,
-        }
+    ) -> dict[str, Tensor]:
+        """An empty state for `batch` rows of at most `max_len` positions, allocated whole.
 
-    def step(self, hidden: Tensor, state: dict, context: Context) -> Tensor:
+        Under "kv": [B, Hk, S, K + U], each position's key with its value behind it.
+        """
+        shape = (batch, self.kv_heads, max_len, self.key + self.value)
+        return {"kv": torch.zeros(shape, device=device, dtype=dtype)}
+
+    def step(self, hidden: Tensor, state: dict[str, Tensor], context: Context) -> Tensor:
         """Take T new positions, [B, T, D] -> [B, T, D]; `state` is advanced in place."""
-        start, new = state["length"], hidden.shape[1]
-        total = start + new
         q, k, v = self._qkv(hidden, context)
-        state["k"][:, :, start:total] = k
-        state["v"][:, :, start:total] = v
-        state["length"] = total
-        out = self.attend(
-            q,
-            state["k"][:, :, :total],
-            state["v"][:, :, :total],
-            scale=self.scale,
-            context=context,
-            mask=step_mask(start, new, total, hidden.device),
-            causal=False,
-        )
+        cache, mask = state["kv"], None
+        new = torch.cat((k, v), dim=-1).transpose(1, 2)
+        if not keep(cache.transpose(1, 2), new, context):
+            seen = cache[:, :, : context.reached()]
+            k, v = seen.split([self.key, self.value], dim=-1)
+            mask = context.step_mask()
+        out = self.attend(q, k, v, scale=self.scale, context=context, mask=mask)
         return self.o_proj(out.transpose(1, 2).flatten(-2))
 
-    def reorder(self, state: dict, index: Tensor) -> None:
-        """Make row i of the state the former row index[i]; index: [B] int64."""
-        for name in ("k", "v"):
-            state[name] = state[name].index_select(0, index)
+    def fast(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
+        """What makes its fast step (plm.model.decoding); norms on heads have none."""
+        projections = self.q_proj, self.k_proj, self.v_proj, self.o_proj
+        fixed = type(self.q_norm) is Tap and type(self.q_bias) in (Tap, Bias)
+        if not (fixed and workshop.plain(*projections) and self.attend.unchanged(workshop.context)):
+            return None
+        return partial(make_fast, self, GroupedWeights(self, workshop))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, attention counted causal."""

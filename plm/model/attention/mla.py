@@ -8,20 +8,23 @@ Cost: 2·(D·H·K + D·(C + R) + C·H·(N + U) + H·U·D) + H·(K + U)·T FLOPs 
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from plm.errors import ConfigError
 from plm.kernels import pick
-from plm.model.attention.common import Matmul, SoftmaxAttention, step_mask
+from plm.model.absorbed import AbsorbedWeights, make_fast
+from plm.model.attention.common import Matmul, SoftmaxAttention, Stateful, keep
 from plm.model.common import flops, fuses, own, plain_linear, unwatched
 from plm.model.context import Context
+from plm.model.decoding import Frame, Run, Workshop
 from plm.model.matmul.dense import dense
 from plm.model.rotary import rotate
 
 
-class MLA(nn.Module):
+class MLA(Stateful, nn.Module):
     """Mixer with a latent state.
 
     Args:
@@ -41,6 +44,7 @@ class MLA(nn.Module):
     exports = ("plm",)
     isolates_documents = True
     causal = True
+    ragged = True
 
     def __init__(
         self,
@@ -113,10 +117,7 @@ class MLA(nn.Module):
 
     def _whole(self, hidden: Tensor, context: Context) -> bool:
         """Whether the fused ops do what this mixer would do part by part."""
-        attend = self.attend
-        taps = (attend, attend.q, attend.k, attend.v, attend.pattern)
-        known = type(attend) is SoftmaxAttention and "forward" not in vars(attend) and attend.plain
-        return known and self._takes_latent(hidden, context) and unwatched(context, *taps)
+        return self.attend.unchanged(context) and self._takes_latent(hidden, context)
 
     def _fused(self, hidden: Tensor, context: Context) -> Tensor:
         """As forward, without expanding, padding or turning anything in memory."""
@@ -156,64 +157,68 @@ class MLA(nn.Module):
 
     def init_state(
         self, batch: int, max_len: int, device: torch.device, dtype: torch.dtype
-    ) -> dict[str, Tensor | int]:
-        """An empty state for `batch` rows of at most `max_len` positions, allocated whole."""
-        return {
-            "latent": torch.zeros(batch, max_len, self.rank, device=device, dtype=dtype),
-            "k_rope": torch.zeros(batch, max_len, self.rope, device=device, dtype=dtype),
-            "length": 0,
-        }
+    ) -> dict[str, Tensor]:
+        """An empty state for `batch` rows of at most `max_len` positions, allocated whole.
 
-    def step(self, hidden: Tensor, state: dict, context: Context) -> Tensor:
+        Under "latent": [B, S, C + R], each position's latent with its turned key behind it.
+        """
+        shape = (batch, max_len, self.rank + self.rope)
+        return {"latent": torch.zeros(shape, device=device, dtype=dtype)}
+
+    def step(self, hidden: Tensor, state: dict[str, Tensor], context: Context) -> Tensor:
         """Take T new positions, [B, T, D] -> [B, T, D]; `state` is advanced in place."""
-        start, new = state["length"], hidden.shape[1]
-        total = start + new
         latent, k_rope = self._latent(hidden, context)
-        state["latent"][:, start:total] = latent
-        state["k_rope"][:, start:total] = k_rope
-        state["length"] = total
-        latent, k_rope = state["latent"][:, :total], state["k_rope"][:, :total]
+        cache, mask = state["latent"], None
+        if not keep(cache, torch.cat((latent, k_rope), dim=-1), context):
+            seen = cache[:, : context.reached()]
+            latent, k_rope = seen.split([self.rank, self.rope], dim=-1)
+            mask = context.step_mask()
         q_nope, q_rope = self._queries(hidden, context)
-        mask = step_mask(start, new, total, hidden.device)
-        settings = {"scale": self.scale, "context": context, "mask": mask, "causal": False}
         # Only there: it goes round kv_b's forward, the chosen matmul, and what the taps promise.
         plain = plain_linear(context, self.kv_b_proj) and self.attend.plain
-        if new == 1 and plain and context.kernels != "reference":
-            out = self._absorbed(q_nope, q_rope, latent, k_rope, settings)
+        if hidden.shape[1] == 1 and plain and context.kernels != "reference":
+            out = self._absorbed(q_nope, q_rope, latent, k_rope, context, mask)
         else:
             k, v = self._expand(latent, k_rope)
             q = torch.cat((q_nope, q_rope), dim=-1).transpose(1, 2)
-            out = self.attend(q, k, v, **settings)
+            out = self.attend(q, k, v, scale=self.scale, context=context, mask=mask)
         return self.o_proj(out.transpose(1, 2).flatten(-2))
 
     def _absorbed(
-        self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, settings: dict
+        self,
+        q_nope: Tensor,
+        q_rope: Tensor,
+        latent: Tensor,
+        k_rope: Tensor,
+        context: Context,
+        mask: Tensor | None,
     ) -> Tensor:
         """Attention in the latent space: queries go through kv_b, the cache stays small."""
         weight = self.kv_b_proj.weight.unflatten(0, (self.heads, self.nope + self.value))
         k_weight, v_weight = weight.split([self.nope, self.value], dim=1)
         q_latent = torch.einsum("bthn,hnc->bhtc", q_nope, k_weight)
-        context = settings["context"]
         if fuses(context.kernels, latent) and unwatched(context, self.attend):
-            lengths = torch.full_like(latent[:, 0, 0], latent.shape[1], dtype=torch.int32)
             found = pick(context.kernels).mla_decode(
                 q_latent[:, :, 0].contiguous(),
                 q_rope[:, 0],
                 latent,
                 k_rope,
-                lengths,
+                (context.positions[:, 0] + 1).to(torch.int32),
                 scale=self.scale,
             )
             return torch.einsum("bhc,huc->bhu", found, v_weight)[:, :, None]
         q = torch.cat((q_latent, q_rope.transpose(1, 2)), dim=-1)
         k = torch.cat((latent, k_rope), dim=-1)[:, None]
+        settings = {"scale": self.scale, "context": context, "mask": mask}
         out = self.attend(q, k, latent[:, None], **settings)
         return torch.einsum("bhtc,huc->bhtu", out, v_weight)
 
-    def reorder(self, state: dict, index: Tensor) -> None:
-        """Make row i of the state the former row index[i]; index: [B] int64."""
-        for name in ("latent", "k_rope"):
-            state[name] = state[name].index_select(0, index)
+    def fast(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
+        """What makes its fast step (plm.model.decoding): absorbed, as `step` is by default."""
+        projections = self.q_proj, self.kv_a_proj_with_mqa, self.kv_b_proj, self.o_proj
+        if not (workshop.plain(*projections) and self.attend.unchanged(workshop.context)):
+            return None
+        return partial(make_fast, self, AbsorbedWeights(self, workshop))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, attention counted causal."""

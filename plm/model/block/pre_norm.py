@@ -4,11 +4,13 @@ Paper: Xiong et al. (arXiv:2002.04745)
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
 from plm.model.common import Tap, flops, fuses, own, unwatched
 from plm.model.context import Context
+from plm.model.decoding import Frame, Run, Workshop, fast_norm
 
 
 class PreNorm(nn.Module):
@@ -59,6 +61,31 @@ class PreNorm(nn.Module):
         context.part = "self_attn"
         mixed = self.self_attn.step(self.input_layernorm(hidden), state, context)
         return self._feed_forward(hidden, mixed, context)
+
+    def fast(self, workshop: Workshop) -> Callable[[Frame, object], Run]:
+        """What makes its fast step (plm.model.decoding)."""
+        offers = {part: own(part, "fast") for part in (self.self_attn, self.mlp)}
+        mixer, mlp = (offer and offer(part, workshop) for part, offer in offers.items())
+
+        def make(frame: Frame, state: object) -> Run:
+            first = fast_norm(self.input_layernorm, frame)
+            second = fast_norm(self.post_attention_layernorm, frame)
+            mix = mixer(frame, state) if mixer else partial(self._plain_mix, frame, state)
+            feed = mlp(frame) if mlp else partial(self._plain_feed, frame)
+
+            def run(hidden: Tensor) -> Tensor:
+                hidden.add_(mix(first(hidden)))
+                return hidden.add_(feed(second(hidden)))
+
+            return run
+
+        return make
+
+    def _plain_mix(self, frame: Frame, state: object, x: Tensor) -> Tensor:
+        return self.self_attn.step(x[:, None], state, frame.context)[:, 0]
+
+    def _plain_feed(self, frame: Frame, x: Tensor) -> Tensor:
+        return self.mlp(x[:, None], frame.context)[:, 0]
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len."""

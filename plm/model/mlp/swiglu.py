@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from plm.model.common import Tap, flops
+from plm.model.common import Tap, flops, own
 from plm.model.context import Context
+from plm.model.decoding import Frame, Run, Workshop
 
 
 class SwiGLU(nn.Module):
@@ -43,6 +44,19 @@ class SwiGLU(nn.Module):
         """[B, T, D] -> [B, T, D]."""
         gate = self.activation(self.pre_activation(self.gate_proj(hidden)), context)
         return self.down_proj(gate * self.up_proj(hidden))
+
+    def fast(self, workshop: Workshop) -> Callable[[Frame], Run] | None:
+        """What makes its fast step (plm.model.decoding)."""
+        overwrite = own(self.activation, "overwrite")
+        projections = self.gate_proj, self.up_proj, self.down_proj
+        if overwrite is None or not workshop.plain(*projections):
+            return None
+        gate, up, down = (workshop.product(module.weight) for module in projections)
+
+        def run(x: Tensor) -> Tensor:
+            return down(overwrite(self.activation, gate(x)).mul_(up(x)))
+
+        return lambda frame: run
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plm.kernels import pick
 from plm.model.common import Tap, flops, own, plain_linear, unwatched
 from plm.model.context import Context
+from plm.model.decoding import Frame, Run, Workshop
 
 
 class Ungated(nn.Module):
@@ -54,6 +55,15 @@ class Ungated(nn.Module):
         taps = (self.pre_activation, self.activation)
         projections = self.up_proj, self.down_proj
         return unwatched(context, *taps) and plain_linear(context, *projections)
+
+    def fast(self, workshop: Workshop) -> Callable[[Frame], Run] | None:
+        """What makes its fast step (plm.model.decoding)."""
+        overwrite = own(self.activation, "overwrite")
+        if overwrite is None or not workshop.plain(self.up_proj, self.down_proj):
+            return None
+        up = workshop.product(self.up_proj.weight)
+        down = workshop.product(self.down_proj.weight)
+        return lambda frame: lambda x: down(overwrite(self.activation, up(x)))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from plm.kernels import pick
 from plm.model.common import fuses
+from plm.model.decoding import Frame, Run
 
 
 class RMSNorm(nn.Module):
@@ -44,6 +45,20 @@ class RMSNorm(nn.Module):
         """
         op, size = pick(self.kernels).latent_norm, self.weight.shape[0]
         return op(kv_a, self.weight, *rotary, self.eps, rank=size, rotate=rotate)
+
+    def fast(self, frame: Frame, out: Tensor | None = None) -> Run:
+        """`forward` of [B, size] for a decoding step, into `out`."""
+        size = self.weight.shape[0]
+        scale = frame.empty(frame.rows, 1)
+        out = frame.empty(frame.rows, size) if out is None else out
+        eps, weight = scale.new_tensor(self.eps), self.weight.detach()
+
+        def run(x: Tensor) -> Tensor:
+            torch.linalg.vector_norm(x, dim=-1, keepdim=True, out=scale)
+            torch.addcmul(eps, scale, scale, value=1 / size, out=scale)
+            return torch.mul(x, scale.rsqrt_(), out=out).mul_(weight)
+
+        return run
 
     def init_weights(self, generator: torch.Generator, std: float) -> None:
         """Ones, also for a model that was made without memory."""

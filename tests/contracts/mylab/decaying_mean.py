@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from plm.model.attention.common import Stateful
 from plm.model.common import flops
 from plm.model.context import Context
 
 
-class DecayingMean(nn.Module):
+class DecayingMean(Stateful, nn.Module):
     """h[t] = g[t]·h[t-1] + (1 - g[t])·v[t], with h = 0 before a document."""
 
     state_kind = "recurrent"
@@ -41,11 +42,9 @@ class DecayingMean(nn.Module):
         return [torch.zeros(batch, self.size, device=device, dtype=dtype)]
 
     def step(self, hidden: Tensor, state: list[Tensor], context: Context) -> Tensor:
-        out, state[0] = self._run(hidden, state[0], context)
+        out, past = self._run(hidden, state[0], context)
+        state[0].copy_(past)
         return out
-
-    def reorder(self, state: list[Tensor], index: Tensor) -> None:
-        state[0] = state[0].index_select(0, index)
 
     def flops_per_token(self, seq_len: int) -> float:
         parts = (self.v_proj, self.gate_proj, self.o_proj)

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from plm.model.attention import common
-from plm.model.attention.common import SoftmaxAttention, step_mask
+from plm.model.attention.common import SoftmaxAttention, Stateful, keep
+from plm.model.context import Context
 from tests.model.common import plain_context
 
 
@@ -53,6 +54,32 @@ def test_another_product_is_used():
 
 
 def test_step_mask():
-    assert step_mask(3, 1, 4, torch.device("cpu")) is None
-    found = step_mask(2, 2, 4, torch.device("cpu")).int().tolist()
-    assert found == [[1, 1, 1, 0], [1, 1, 1, 1]]
+    context = Context(positions=torch.tensor([[2, 3], [0, 1]]))
+    assert context.reached() == 4
+    found = context.step_mask()[:, 0].int().tolist()
+    assert found == [[[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 0, 0, 0], [1, 1, 0, 0]]]
+
+
+def test_new_positions_go_to_their_places():
+    cache = torch.full((2, 5, 1), 9.0)
+    first = torch.tensor([[1.0, 2], [3, 4]])[..., None]
+    assert keep(cache, first, plain_context(2, 2))
+    later = Context(positions=torch.tensor([[2], [1]]))
+    assert not keep(cache, torch.tensor([[5.0], [6]])[..., None], later)
+    assert cache[..., 0].tolist() == [[1, 2, 5, 9, 9], [3, 6, 9, 9, 9]]
+
+
+def test_rows_of_any_state_are_placed_and_reordered():
+    def state(rows: int, length: int, start: int) -> dict:
+        numbers = torch.arange(start, start + rows * length).float().view(rows, length)
+        return {"a": [numbers, {"b": numbers[:, :1] * 10}]}
+
+    whole, part = state(3, 4, 0), state(2, 2, 100)
+    mixer, index = Stateful(), torch.tensor([1, 1])
+    mixer.place(whole, torch.tensor([2, 0]), part, index)
+    assert whole["a"][0].tolist() == [[102, 103, 2, 3], [4, 5, 6, 7], [102, 103, 10, 11]]
+    assert whole["a"][1]["b"].tolist() == [[1020], [40], [1020]]
+    mixer.reorder(whole, torch.tensor([1, 0]))
+    assert whole["a"][0].tolist() == [[4, 5, 6, 7], [102, 103, 2, 3]]
+    mixer.place(whole, torch.tensor([0]), whole, torch.tensor([1]))
+    assert whole["a"][1]["b"].tolist() == [[1020], [1020]]

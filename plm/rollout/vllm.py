@@ -1,0 +1,120 @@
+"""The engine's `generate` by vLLM, from an exported Hugging Face folder; an optional extra.
+
+It has been run against a stand-in for vLLM only, never against vLLM itself: the calls are those of
+its documented offline interface (LLM, SamplingParams, TokensPrompt). vLLM has classes of its own
+for llama, qwen2 and qwen3, which exports of those choices are. PLM is not among them: its export
+brings modelling code for transformers, which vLLM can only take through its transformers backend
+(`model_impl="transformers"`). Of what that asks for, the code has attention by transformers
+interface; whether it takes heads whose values are smaller than their keys has not been tried.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from plm.errors import ConfigError
+from plm.rollout.completion import LENGTH, STOP, STOP_STRING, Completion
+from plm.rollout.sampling import Sampling, row_seed
+
+
+class VLLMEngine:
+    """Batched sampling by vLLM.
+
+    Draws depend on a row's seed, but by vLLM's generator: texts differ from those of `Engine`.
+
+    Args:
+        folder: as `plm.export.hf` writes it.
+        stop_ids: tokens that end a row.
+        settings: of `vllm.LLM`, for example dtype or gpu_memory_utilization.
+    Raises:
+        ConfigError: vLLM is not installed, or there is no such folder.
+    """
+
+    def __init__(self, folder: Path | str, *, stop_ids: Sequence[int] = (), **settings: Any):
+        try:
+            import vllm
+        except ImportError as error:
+            raise ConfigError(
+                f"vllm cannot be imported ({error}); pip install vllm, or use plm.rollout.engine"
+            ) from error
+        if not (Path(folder) / "config.json").is_file():
+            raise ConfigError(f"{folder} holds no config.json; export the run with export=hf first")
+        self.vllm, self.stop_ids = vllm, tuple(stop_ids)
+        self.llm = vllm.LLM(model=str(folder), **{"trust_remote_code": True, **settings})
+
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        sampling: Sampling,
+        *,
+        group: int = 1,
+        seeds: Sequence[int] | None = None,
+    ) -> list[Completion]:
+        """Complete prompts; as `Engine.generate`.
+
+        Returns:
+            Prompt by prompt, a group's samples one after the other. `sampled_logps` are nan where
+            the distribution that was drawn from is not the model's own: vLLM gives one of both.
+        Raises:
+            ConfigError: a prompt is empty, group is below 1, or seeds do not fit.
+        """
+        texts = [[int(token) for token in prompt] for prompt in prompts]
+        for index, text in enumerate(texts):
+            if not text:
+                raise ConfigError(f"prompt {index} is empty; give it at least one token")
+        if group < 1:
+            raise ConfigError(f"group={group} must be at least 1")
+        if seeds is None:
+            seeds = [row_seed(sampling.seed, index) for index in range(len(texts))]
+        if len(seeds) != len(texts):
+            raise ConfigError(f"{len(seeds)} seeds for {len(texts)} prompts; give one each")
+        found = self.llm.generate(
+            [self.vllm.TokensPrompt(prompt_token_ids=text) for text in texts],
+            [self._settings(sampling, group, seed) for seed in seeds],
+            use_tqdm=False,
+        )
+        return [
+            self._completion(index, sampling, one)
+            for index, result in enumerate(found)
+            for one in sorted(result.outputs, key=lambda one: one.index)
+        ]
+
+    def _settings(self, sampling: Sampling, group: int, seed: int) -> Any:
+        return self.vllm.SamplingParams(
+            n=group,
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            stop=list(sampling.stop),
+            stop_token_ids=list(self.stop_ids),
+            # Ours are the only ids that end a row.
+            ignore_eos=True,
+            # A signed integer of 64 bits is the widest that it takes.
+            seed=seed % 2**63,
+            logprobs=0,
+            skip_special_tokens=True,
+        )
+
+    def _completion(self, prompt: int, sampling: Sampling, one: Any) -> Completion:
+        tokens = list(one.token_ids)
+        chosen = zip(tokens, one.logprobs, strict=True)
+        logps = [float(by_token[token].logprob) for token, by_token in chosen]
+        greedy = sampling.temperature == 0
+        filtered = (sampling.top_k, sampling.top_p, sampling.min_p) != (0, 1.0, 0.0)
+        changed = sampling.temperature != 1 or sampling.repetition_penalty != 1 or filtered
+        sampled = [0.0] * len(tokens) if greedy else [float("nan")] * len(tokens)
+        finish = LENGTH
+        if one.finish_reason == "stop":
+            finish = STOP_STRING if isinstance(one.stop_reason, str) else STOP
+        return Completion(
+            prompt=prompt,
+            sample=one.index,
+            tokens=tokens,
+            logps=logps,
+            sampled_logps=sampled if greedy or changed else list(logps),
+            finish=finish,
+            text=one.text,
+        )
