@@ -30,6 +30,7 @@ GROUPS = {
     "trainer": "processes and how they share the model: trainer=ddp trainer.devices=2",
     "sweep": "with -m: which settings are varied",
     "export": "for scripts/export.py, after a run: to=hf",
+    "task": "for scripts/evaluate.py, tasks=[exercises], and for callbacks.evaluation",
 }
 """What a choice of the group decides; a group that is not named here is listed after these."""
 

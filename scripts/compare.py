@@ -1,7 +1,8 @@
-"""Compare methods, each at its own best peak rate, over paired seeds.
+"""Compare methods, each at its own best peak rate, over paired seeds; or runs, item by item.
 
     python scripts/compare.py study=schedules arm.wsdc= arm.cosine=schedule=cosine
     python scripts/compare.py study=blocks arm.plm= arm.llama=model=llama jobs=2
+    python scripts/compare.py runs=[runs/a,runs/b]
 
 study=<name>       the runs lie in <runs_dir>/<name>/, with result.json beside them
 arm.<name>=<settings>
@@ -22,6 +23,15 @@ A finished run is not repeated: the same command goes on where it was stopped.
 Compared is the held-out loss (nats a token), for each source and as their plain mean, which is also
 what chooses the rate. The difference of an arm to the first is taken seed by seed; its interval is
 Student's, 95 %. Exit code 0; 1: a run failed; 2: a mistake in the command.
+
+The second form trains nothing. It takes the newest stored evaluation of each task that the runs
+share (scripts/evaluate.py, or callbacks.evaluation, made them) and compares the others to the first
+on the same items: McNemar's exact test for right and wrong, the paired bootstrap for shares, paired
+differences for losses. Other items, seeds or settings are refused.
+
+runs=[a,b]         run folders, or evaluation files
+tasks=[a,b]        of the shared tasks only these
+out=<file.json>    where the comparison is kept (<last run>/comparisons/comparison-<a>-<b>.json)
 """
 
 import json
@@ -241,6 +251,11 @@ def main(arguments: list[str]) -> int:
         print(__doc__)
         return 0
     try:
+        if any(argument.startswith("runs=") for argument in arguments):
+            from scripts import compare_runs
+
+            print("\n".join(compare_runs.run(arguments)))
+            return 0
         settings, arms, rest = read_arguments(arguments)
         rates, seeds = numbers(settings, "rates", float), numbers(settings, "seeds", int)
         (tune_seed,), (jobs,) = numbers(settings, "tune_seed", int), numbers(settings, "jobs", int)

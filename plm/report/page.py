@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from plm.errors import DataError
-from plm.report import curves, facts
+from plm.report import curves, evaluations, facts
 from plm.report.charts import COLOURS, Size, drawing
 from plm.report.run_folder import Run, read_run
 from plm.report.style import DRAWING, PAGE, SCRIPT, VARIABLES
@@ -14,6 +14,7 @@ _SECTIONS = (
     ("In short", facts.headline),
     ("Loss and learning rate", curves.loss),
     ("Validation by source", lambda run: curves.validation(run) + facts.baselines(run)),
+    ("Evaluations", evaluations.evaluations),
     ("Mixture: asked and read", curves.mixture),
     ("Gradients", curves.gradients),
     ("Speed", curves.throughput),

@@ -1,0 +1,71 @@
+"""What a completion answers, and whether that is the right answer: exactly, or not at all."""
+
+import re
+from decimal import Decimal, InvalidOperation
+
+_ANSWER = re.compile(r"^[ \t>*_]*answer[ \t*_]*:[ \t*_]*(.*)$", re.IGNORECASE | re.MULTILINE)
+_HASHES = re.compile(r"^[ \t]*####[ \t]*(.*)$", re.MULTILINE)
+_NUMBER = re.compile(r"(?<![\w.])[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|\.\d)")
+_PLAIN = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?")
+
+
+def answer_of(text: str, *, question: str, cut: bool, hashes: bool = False) -> str | None:
+    """What stands behind the last `Answer:` of a line.
+
+    Args:
+        text: the completion.
+        question: a copy of it in the completion is left out before anything is looked for.
+        cut: the completion ended because it was too long: a last line without an end is no answer,
+            since the rest of it is missing.
+        hashes: a line `#### 18`, as GSM8K's own solutions end, counts as well.
+    Returns:
+        The line's rest; None where there is none, or where it is empty.
+    """
+    if question.strip():
+        text = text.replace(question.strip(), "")
+    if cut:
+        text = text[: text.rfind("\n") + 1]
+    found = list(_ANSWER.finditer(text))
+    if hashes:
+        found += _HASHES.finditer(text)
+    if not found:
+        return None
+    return max(found, key=lambda match: match.start())[1].strip() or None
+
+
+def normalised(answer: str) -> str:
+    """White space made even; marks of emphasis around it and one full stop at its end removed."""
+    text = " ".join(answer.split()).strip("*`").strip()
+    return text[:-1].rstrip("*` ") if text.endswith(".") else text
+
+
+def same_text(answer: str | None, wanted: str) -> bool:
+    """Equality of the normalised answers; an empty one is never right."""
+    return bool(answer) and normalised(answer) == normalised(wanted) != ""
+
+
+def same_number(answer: str | None, wanted: str) -> bool:
+    """Both are plain decimal numbers, signs and commas between thousands allowed, and are equal."""
+    if not answer:
+        return False
+    left, right = (_decimal(normalised(text)) for text in (answer, wanted))
+    return left is not None and left == right
+
+
+def _decimal(text: str) -> Decimal | None:
+    # Only ASCII digits: Decimal also takes those of other scripts.
+    if not text.isascii() or not _PLAIN.fullmatch(text):
+        return None
+    try:
+        return Decimal(text.replace(",", ""))
+    except InvalidOperation:
+        return None
+
+
+def only_number(answer: str | None) -> str | None:
+    """The one number of an answer such as `$18 a day`; None where there is none, or more than one.
+
+    Several numbers are no answer: one of them would be right by chance.
+    """
+    found = _NUMBER.findall(answer) if answer else []
+    return found[0].replace("$", "") if len(found) == 1 else None

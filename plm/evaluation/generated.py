@@ -1,0 +1,269 @@
+"""Tasks whose answers the model writes: drawing them, scoring them, pass@k."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from plm.errors import ConfigError
+from plm.evaluation.common import (
+    Part,
+    Record,
+    Result,
+    Share,
+    by_group,
+    digest_of,
+    notes_of,
+    records_of,
+    seed_of,
+)
+from plm.evaluation.statistics import Figure, mean_of, pass_at_k
+
+BOOTSTRAP_SEED = 0
+KEPT_LETTERS = 4000
+"""Of a completion, in the stored records."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question.
+
+    Attributes:
+        name: unique in its task, and the same in every run.
+        question: what a user says.
+        text: what a model goes on from that knows no conversations.
+        answer: the right one, for the records.
+        group: part of the task that has figures of its own; "" for none.
+        more: what scoring needs besides.
+    """
+
+    name: str
+    question: str
+    text: str
+    answer: str
+    group: str = ""
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How answers are drawn.
+
+    Args:
+        samples: answers an item.
+        k: pass@k is given for each; at most samples.
+        temperature: 0 takes the most likely token, so that samples must be 1.
+        top_p: share of the distribution that is drawn from.
+        max_new_tokens: longest answer; less where prompt and answer would pass the context.
+        seed: of the draws; each item's own seed comes from it and the item's name.
+        limit: of the items, evenly spread over them; null: all.
+    Raises:
+        ConfigError: values that cannot work together.
+    """
+
+    samples: int = 1
+    k: tuple[int, ...] = (1,)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_new_tokens: int = 256
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("samples", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit={self.limit} must be at least 1; leave it out for all items")
+        if self.samples > 1 and self.temperature == 0:
+            raise ConfigError(
+                f"samples={self.samples} at temperature=0 would be the same answer so many times; "
+                "set temperature=0.8, say, or samples=1"
+            )
+        for k in self.k:
+            if not 1 <= k <= self.samples:
+                raise ConfigError(f"k={k}: pass@{k} needs samples={max(k, 1)} at least")
+
+    def chosen(self, items: Sequence[Item]) -> list[Item]:
+        """The items within the limit, spread over all of them, so that every group has its part."""
+        count = len(items) if self.limit is None else min(self.limit, len(items))
+        return [items[i * len(items) // count] for i in range(count)]
+
+
+def drawing(settings: dict[str, Any]) -> Drawing:
+    """A Drawing from plain settings, where k may be one number.
+
+    Raises:
+        ConfigError: an unknown setting, or a value of the wrong kind.
+    """
+    known = {item.name: item.default for item in fields(Drawing)}
+    for name, value in settings.items():
+        if name not in known:
+            raise ConfigError(f"unknown setting {name}={value}")
+        if name == "k" or (name == "limit" and value is None):
+            continue
+        wanted = int if name == "limit" else type(known[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or (wanted is int and not isinstance(value, int)):
+            kind = "a whole number" if wanted is int else "a number"
+            raise ConfigError(f"{name}={value} is not {kind}")
+    k = settings.get("k", (1,))
+    several = [k] if isinstance(k, int) else list(k) if isinstance(k, list | tuple) else [None]
+    if not all(isinstance(one, int) for one in several):
+        raise ConfigError(f"k={k} is not a whole number or a list of them")
+    return Drawing(**{**settings, "k": tuple(several)})
+
+
+# The texts of items and whether each is right: `[(item, completion, cut)] -> [(right, answer)]`.
+Grade = Callable[[list[tuple[Item, str, bool]]], list[tuple[bool, str | None]]]
+
+
+class Generated:
+    """A task of items, each answered and graded.
+
+    Args:
+        items: makes the items, the same ones every time; called on first use.
+        grade: rights and wrongs of completions.
+        draw: how answers are drawn.
+        stop: strings that end the answer of a model prompted with text.
+        baselines: figures that go beside the model's own, from the items alone; made once.
+        settings: of the task, which two results must share to be compared.
+    """
+
+    def __init__(
+        self,
+        items: Callable[[], tuple[list[Item], list[str]]],
+        grade: Grade,
+        draw: Drawing,
+        *,
+        stop: tuple[str, ...] = (),
+        baselines: Callable[[list[Item]], dict[str, Figure]] | None = None,
+        settings: dict[str, Any],
+    ) -> None:
+        self._baselines = baselines
+        self._beside: dict[str, Figure] | None = None
+        self._make, self.grade, self.draw = items, grade, draw
+        self.stop, self.settings = stop, settings
+        self._items: list[Item] | None = None
+        self._notes: list[str] = []
+
+    @property
+    def items(self) -> list[Item]:
+        """All items within the limit."""
+        if self._items is None:
+            found, self._notes = self._make()
+            if not found:
+                raise ConfigError("the task has no items")
+            self._items = self.draw.chosen(found)
+        return self._items
+
+    def check(self, subject: Any) -> None:
+        """Make the items, so that what is missing is said before anything runs."""
+        assert self.items
+
+    def run(self, subject: Any, share: Share = Share()) -> Part:  # noqa: B008
+        """Answer and grade this process's items."""
+        mine = share.of(self.items)
+        answers = self._answers(subject, [item for _, item in mine])
+        flat = [
+            (item, text, cut)
+            for (_, item), texts in zip(mine, answers, strict=True)
+            for text, cut in texts
+        ]
+        graded = iter(self.grade(flat))
+        records = []
+        for (index, item), texts in zip(mine, answers, strict=True):
+            outcome = [next(graded) for _ in texts]
+            records.append(_record(index, item, texts, outcome))
+        notes = list(self._notes)
+        long = sum(not texts for texts in answers)
+        if long:
+            notes.append(f"{long} prompts leave no room for an answer in the context: wrong")
+        return Part(records, {"notes": notes})
+
+    def _answers(self, subject: Any, items: list[Item]) -> list[list[tuple[str, bool]]]:
+        """Of each item its completions, and whether each was cut; none where there is no room."""
+        from plm.rollout.sampling import Sampling
+
+        draw = self.draw
+        prompts = [subject.prompt(item.question, item.text) for item in items]
+        rooms = [min(draw.max_new_tokens, subject.max_len - len(prompt)) for prompt in prompts]
+        found: list[list[tuple[str, bool]]] = [[] for _ in items]
+        for room in sorted({room for room in rooms if room > 0}, reverse=True):
+            chosen = [i for i, r in enumerate(rooms) if r == room]
+            sampling = Sampling(
+                max_new_tokens=room,
+                temperature=draw.temperature,
+                top_p=draw.top_p,
+                stop=self.stop if subject.chat is None else (),
+                seed=draw.seed,
+            )
+            with subject.device_context():
+                done = subject.engine.generate(
+                    [prompts[i] for i in chosen],
+                    sampling,
+                    group=draw.samples,
+                    seeds=[seed_of(draw.seed, items[i].name) for i in chosen],
+                )
+            for completion in done:
+                cut = completion.finish == "length"
+                found[chosen[completion.prompt]].append((completion.text, cut))
+        return found
+
+    def result(self, subject: Any, parts: list[Part]) -> Result:
+        """Accuracy, pass@k, and the accuracy of each group."""
+        records = records_of(parts)
+        told = [[i.name, i.question, i.text, i.answer] for i in self.items]
+        drawn = {name: value for name, value in vars(self.draw).items() if name != "limit"}
+        return Result(
+            figures=figures(records, self.draw) | self._beside_the_model(),
+            records=records,
+            settings={**self.settings, **drawn, "k": list(self.draw.k)},
+            digest=digest_of(told),
+            prompt=subject.style,
+            notes=notes_of(parts),
+        )
+
+    def _beside_the_model(self) -> dict[str, Figure]:
+        if self._beside is None:
+            self._beside = self._baselines(self.items) if self._baselines else {}
+        return self._beside
+
+
+def _record(
+    index: int, item: Item, texts: list[tuple[str, bool]], outcome: list[tuple[bool, str | None]]
+) -> Record:
+    return {
+        "index": index,
+        "id": item.name,
+        "group": item.group,
+        # A prompt without room has no answers, and counts as one that is wrong.
+        "correct": [right for right, _ in outcome] or [False],
+        "answers": [answer for _, answer in outcome],
+        "wanted": item.answer,
+        "cut": [cut for _, cut in texts],
+        "texts": [text[:KEPT_LETTERS] for text, _ in texts],
+    }
+
+
+def figures(records: list[Record], draw: Drawing) -> dict[str, Figure]:
+    """Accuracy (mean over samples), pass@k for k above 1, and the accuracy of each group."""
+
+    def accuracy(some: list[Record]) -> Figure:
+        return mean_of([sum(r["correct"]) / len(r["correct"]) for r in some], BOOTSTRAP_SEED)
+
+    found = {"accuracy": accuracy(records)}
+    for k in draw.k:
+        if k > 1:
+            values = [_pass(r["correct"], draw.samples, k) for r in records]
+            found[f"pass@{k}"] = mean_of(values, BOOTSTRAP_SEED)
+    groups = by_group(records)
+    if len(groups) > 1:
+        found |= {f"accuracy/{group}": accuracy(some) for group, some in groups.items()}
+    if records:
+        cut = [float(any(r["cut"])) for r in records]
+        found["cut"] = mean_of(cut, BOOTSTRAP_SEED)
+    return found
+
+
+def _pass(correct: list[bool], samples: int, k: int) -> float:
+    return pass_at_k(samples, sum(correct), k)

@@ -1,0 +1,225 @@
+"""Evaluate a trained model on tasks, with the spread of every figure.
+
+    python scripts/evaluate.py run=runs/plm_sft tasks=[exercises,held_out]
+    python scripts/evaluate.py run=runs/plm_sft tasks=[humaneval] humaneval.path=HumanEval.jsonl.gz
+        samples=20 k=[1,10] temperature=0.8
+    python scripts/evaluate.py run=export/hf tasks=[plm_table] limit=100 out=plm_table.json
+
+Settings, as key=value:
+    run          run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
+    tasks        names of configs/task, [a,b], or YAML files of your own like those
+    n            generated items a family, for tasks that generate them
+    limit        at most so many items, for a quick look
+    samples      answers an item; more than one needs a temperature
+    k            pass@k for each of these, [1,8]; at most samples
+    temperature  of the draws; 0 takes the most likely token
+    max_new_tokens  longest answer
+    seed         of the draws
+    <task>.<key> any setting of one task's file: gsm8k.path=test.jsonl
+    prompt       auto, chat or text: by the chat template, or as text to go on from (auto)
+    weights      last, or average: those that callbacks.average kept (last)
+    device       auto, cpu or cuda (auto)
+    dtype        float32, bfloat16 or float16; auto: float32 on a CPU, bfloat16 on a GPU (auto)
+    rows         sequences that go through the model at a time (32)
+    name         of the result (the time)
+    out          the JSON file (<run>/evaluations/<name>.json)
+    trust        [mylab]: packages of your own that the model's parts or the tasks come from
+
+Prints a table; the JSON also holds every item's outcome, seeds, versions and a hash of the items.
+In a run folder the report is written again, with the new figures. Compare two runs item by item
+with scripts/compare.py runs=[a,b]. Exit code 0; 2: a mistake in the command or its files.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+# The checkout need not be installed: its root is not where Python looks for a script's imports.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from plm.errors import CheckpointError, ConfigError, Interrupted, PlmError
+from scripts.arguments import read
+
+SHARED = ("n", "limit", "samples", "k", "temperature", "max_new_tokens", "seed")
+"""Settings that go to every task which has them."""
+DEFAULTS: dict[str, Any] = {
+    "run": None,
+    "tasks": [],
+    **dict.fromkeys(SHARED),
+    "prompt": "auto",
+    "weights": "last",
+    "device": "auto",
+    "dtype": "auto",
+    "rows": 32,
+    "name": None,
+    "out": None,
+    "trust": [],
+}
+
+
+def split(arguments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The settings, and those of single tasks by the task's name.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong kind.
+    """
+    own: dict[str, dict[str, Any]] = {}
+    rest = []
+    for argument in arguments:
+        key, sign, value = argument.partition("=")
+        task, dot, setting = key.partition(".")
+        if sign and dot and setting:
+            node = own.setdefault(task, {})
+            *parents, last = setting.split(".")
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[last] = _value(key, value)
+        else:
+            rest.append(argument)
+    chosen = read(rest, DEFAULTS, numbers=("rows",), lists=("tasks", "trust"))
+    for key in SHARED:
+        if chosen[key] is not None:
+            chosen[key] = _value(key, chosen[key])
+    return chosen, own
+
+
+def _value(key: str, text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{key}={text}: {' '.join(str(error).split())}") from error
+
+
+def loaded(chosen: dict[str, Any]) -> Any:
+    """The model, by `plm.pretrained.load`.
+
+    Raises:
+        ConfigError: no run was named, or weights is another word.
+        CheckpointError: nothing usable is there.
+    """
+    if chosen["run"] is None:
+        raise ConfigError("run=<run folder, checkpoint or Hugging Face folder> is missing")
+    if chosen["weights"] not in ("last", "average"):
+        raise ConfigError(f"weights={chosen['weights']} is not last or average")
+    from plm.pretrained import load
+
+    try:
+        return load(chosen["run"], average=chosen["weights"] == "average")
+    except CheckpointError as error:
+        # There the setting has the name that training gives it.
+        raise CheckpointError(str(error).replace("init_from=", "run=")) from error
+
+
+def place(chosen: dict[str, Any], found: Any, name: str) -> Path:
+    """Where the result goes.
+
+    Raises:
+        ConfigError: there is no place for it, or something is there already.
+    """
+    if chosen["out"] is None and found.run is None:
+        raise ConfigError(f"out=<file.json> is missing: {chosen['run']} lies in no run's folder")
+    if Path(name).name != name or name.startswith("."):
+        raise ConfigError(f"name={name} cannot be a file's name")
+    path = Path(chosen["out"]) if chosen["out"] else found.run / "evaluations" / f"{name}.json"
+    if path.is_dir() or path.suffix != ".json":
+        raise ConfigError(f"out={path} must be the name of a .json file")
+    if path.exists():
+        raise ConfigError(f"{path} exists already; remove it, or give another name=… or out=…")
+    return path
+
+
+def computing(chosen: dict[str, Any]) -> tuple[Any, Any]:
+    """Device and dtype.
+
+    Raises:
+        ConfigError: another word, or a device that is not there.
+    """
+    import torch
+
+    device = chosen["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise ConfigError(f"device={device}: it is auto, cpu, or cuda where there is one")
+    dtypes = {n: getattr(torch, n) for n in ("float32", "bfloat16", "float16")}
+    dtypes["auto"] = torch.bfloat16 if device == "cuda" else torch.float32
+    if chosen["dtype"] not in dtypes:
+        raise ConfigError(f"dtype={chosen['dtype']} is not one of {', '.join(dtypes)}")
+    return torch.device(device), dtypes[chosen["dtype"]]
+
+
+def tasks_of(chosen: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The tasks with the settings that the command line gives them."""
+    from plm.evaluation import choices
+
+    shared = {key: chosen[key] for key in SHARED if chosen[key] is not None}
+    nodes = choices.nodes(chosen["tasks"], shared=shared, own=own)
+    return choices.built(nodes)
+
+
+def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) -> list[str]:
+    """Evaluate as chosen; what to print."""
+    from plm.config import trust
+
+    trust(chosen["trust"])
+    tasks = tasks_of(chosen, own)
+    found = loaded(chosen)
+    name = chosen["name"] or time.strftime("%Y-%m-%dT%H-%M-%S")
+    path = place(chosen, found, name)
+    device, dtype = computing(chosen)
+
+    from plm.evaluation import stored, table
+    from plm.evaluation.runner import evaluate
+    from plm.evaluation.subject import subject_of
+
+    subject = subject_of(
+        found, prompt=chosen["prompt"], rows=chosen["rows"], device=device, dtype=dtype
+    )
+    # All of them before the first: a missing file is not to be found out an hour later.
+    for task in tasks.values():
+        task.check(subject)
+    results = evaluate(subject, tasks, tell=lambda n, s: print(f"{n}: {s:.1f} s", file=sys.stderr))
+    about = {
+        "name": name,
+        "run": (found.run or found.path).resolve().name,
+        "path": str(found.path),
+        "weights": chosen["weights"],
+        "tokens_seen": found.meta.get("tokens_seen"),
+        "step": found.meta.get("step"),
+        "time": time.time(),
+        "command": command,
+        "conditions": stored.conditions(subject),
+    }
+    stored.write(path, about, results)
+    lines = [*table.lines(results), "", f"prompted by {subject.style}; written: {path}"]
+    if found.run is not None and (found.run / "report.html").is_file():
+        from plm.report.page import write_report
+
+        lines.append(f"report: {write_report(found.run)}")
+    return lines
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code: 0, or 2 for what the user can put right."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        from plm.evaluation.choices import known
+
+        print(f"{__doc__}\nTasks: {', '.join(known())}")
+        return 0
+    try:
+        command = " ".join(["python scripts/evaluate.py", *arguments])
+        print("\n".join(run(*split(arguments), command)))
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return Interrupted.exit_code
+    except PlmError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

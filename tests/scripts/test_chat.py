@@ -1,0 +1,240 @@
+"""scripts/chat.py in a pseudo-terminal, at a pipe, and with mistakes."""
+
+import io
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from plm.errors import ConfigError
+from plm.export.hf import hf
+from plm.formats.common import About
+from plm.rollout.sampling import Sampling
+from scripts import chat as script
+from tests.serving.common import CONTEXT, MARKS, chat, model, tokenizer
+
+ROOT = Path(script.__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("chat") / "model"
+    return hf(model(torch.float32), tokenizer(), place, about=About())
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from plm.data import tokenizer as bpe
+
+    plain = bpe.train(["Some text"], vocab_size=270, special_tokens=MARKS[:1])
+    return hf(model(torch.float32), plain, tmp_path_factory.mktemp("base") / "m", about=About())
+
+
+class Terminal:
+    """The script in a pseudo-terminal."""
+
+    def __init__(self, *arguments: str) -> None:
+        import pty
+
+        parent, child = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "PYTHONUTF8": "1"}
+        environment.pop("NO_COLOR", None)
+        command = [sys.executable, "scripts/chat.py", *arguments]
+        self.process = subprocess.Popen(
+            command,
+            stdin=child,
+            stdout=child,
+            stderr=child,
+            cwd=ROOT,
+            env=environment,
+            # Its own session, with this as the terminal that Ctrl-C comes from.
+            preexec_fn=lambda: os.login_tty(child),
+        )
+        os.close(child)
+        self.parent, self.seen = parent, ""
+
+    def read(self, until: str, seconds: float = 90) -> str:
+        """What comes up to a text, without what colours and edits it."""
+        end = time.monotonic() + seconds
+        while until not in (clean := re.sub(r"\x1b\[[\d;?]*[a-zA-Z]|[\r\a]", "", self.seen)):
+            assert time.monotonic() < end, f"{until!r} never came, but {self.seen!r}"
+            if select.select([self.parent], [], [], 0.2)[0]:
+                try:
+                    self.seen += os.read(self.parent, 4096).decode()
+                except OSError:
+                    assert until == "", f"it ended before {until!r}: {self.seen!r}"
+                    break
+        place = clean.index(until) + len(until)
+        self.seen = clean[place:]
+        return clean[:place]
+
+    def say(self, text: str) -> None:
+        os.write(self.parent, text.encode())
+
+    def end(self) -> int:
+        code = self.process.wait(60)
+        os.close(self.parent)
+        return code
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_conversation_at_a_terminal(folder: Path, tmp_path: Path):
+    saved = tmp_path / "talk.json"
+    arguments = [f"run={folder}", "max_new_tokens=200", "system=Be short.", "temperature=1"]
+    terminal = Terminal(*arguments)
+    try:
+        assert f"talking with {folder}" in terminal.read("\n> ")
+        terminal.say("/help\n")
+        assert "/save file.json" in terminal.read("\n> ")
+        terminal.say("/nothing\n")
+        assert "no command /nothing; there are /help, /clear" in terminal.read("\n> ")
+        # A line that goes on, and words that are no command.
+        terminal.say("Where is\\\n")
+        terminal.read("… ")
+        terminal.say("/etc/town?\n")
+        terminal.read("/etc/town?\n")
+        assert len(terminal.read("\n> ")) > 5
+        terminal.say(f"/save {saved}\n")
+        terminal.read(f"written: {saved}")
+        terminal.say(f"/save {saved}\n/save\n")
+        assert "exists already" in terminal.read("/save needs the name of a file")
+        terminal.say("town " * 300 + "\n")
+        terminal.read("and the context has 256, which leaves no room for an answer; say it shorter")
+        terminal.say("/system Be long.\n")
+        terminal.read("system message set")
+        terminal.say("/clear\n")
+        terminal.read("all forgotten")
+        # Ctrl-C drops a line, Ctrl-D leaves.
+        terminal.read("> ")
+        terminal.say("half a line\x03")
+        terminal.read("Ctrl-D or /exit leaves")
+        terminal.read("> ")
+        terminal.say("\x04")
+        assert terminal.end() == 0
+    finally:
+        terminal.process.kill()
+    told = json.loads(saved.read_text())
+    assert [one["role"] for one in told["messages"]] == ["system", "user", "assistant"]
+    asked, answered = (one["content"] for one in told["messages"][1:])
+    talk = script.begin(script.settings(arguments))
+    assert asked == "Where is\n/etc/town?"
+    assert answered == "".join(event.text for event in talk.answer(talk.ask(asked)))
+    assert told["settings"]["max_new_tokens"] == 200 and told["settings"]["run"] == str(folder)
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_program(monkeypatch, capsys, folder: Path):
+    chosen = script.settings([f"run={folder}", "max_new_tokens=150", "temperature=1"])
+    talk = script.begin(chosen)
+    loop = script.Loop(talk, chosen)
+    lines, seen = iter(["Where?", "When?", "/exit"]), 0
+    monkeypatch.setattr("builtins.input", lambda mark: next(lines))
+    answer = talk.answer
+
+    def interrupted(turn):
+        nonlocal seen
+        for event in answer(turn):
+            seen += 1
+            if seen == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield event
+
+    monkeypatch.setattr(talk, "answer", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    assert loop.run() == 0
+    assert capsys.readouterr().err.count("(stopped)") == 1
+    assert signal.getsignal(signal.SIGINT) is before and talk.engine.idle
+    # The second answer came whole, after what was said of the first.
+    assert seen > 10 and talk.messages[0]["content"] == "Where?"
+
+
+def piped(folder: Path, text: bytes, *more: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/chat.py", f"run={folder}", "max_new_tokens=9", *more]
+    return subprocess.run(command, input=text, capture_output=True, cwd=ROOT, timeout=120)
+
+
+def test_a_pipe_gets_one_answer(folder: Path):
+    done = piped(folder, b"Where is\nthe town?\n", "temperature=0")
+    asked = [{"role": "user", "content": "Where is\nthe town?"}]
+    from plm.rollout.engine import Engine
+
+    engine = Engine(model(torch.float32), tokenizer=tokenizer(), stop_ids=(0, 2))
+    [expected] = engine.generate([chat().prompt(asked)], Sampling(max_new_tokens=9))
+    assert done.returncode == 0 and done.stdout.decode() == expected.text + "\n"
+    assert done.stderr.decode() == "cut after 9 tokens\n"
+
+
+def at_a_pipe(monkeypatch, text: str) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+
+def test_a_model_without_conversations_continues_text(base: Path, monkeypatch, capsys):
+    at_a_pipe(monkeypatch, "Some \n")
+    assert script.main([f"run={base}", "max_new_tokens=5", "seed=3"]) == 0
+    said = capsys.readouterr()
+    assert said.out and said.err.startswith("no chat template: continuing the text\n")
+    lines = iter(["Some text", "/system Be short.", "/exit"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda mark: next(lines))
+    assert script.main([f"run={base}", "max_new_tokens=5"]) == 0
+    said = capsys.readouterr()
+    assert "no chat template: continuing text" in said.err
+    assert "error: this model knows no conversations" in said.err
+
+
+def test_old_turns_are_dropped_with_a_note(folder: Path, monkeypatch, capsys):
+    chosen = script.settings([f"run={folder}", "max_new_tokens=60", "temperature=1"])
+    talk = script.begin(chosen)
+    lines = iter([*(f"town {n}" for n in range(6)), "/exit"])
+    monkeypatch.setattr("builtins.input", lambda mark: next(lines))
+    assert script.Loop(talk, chosen).run() == 0
+    assert "the context is full: 1 older turn is forgotten" in capsys.readouterr().err
+    assert talk.forgotten
+
+
+def test_what_would_steer_the_terminal_is_not_shown():
+    assert script.shown("a\x1b[2J\tä漢\n\x9b1m\r") == "a\ufffd[2J\tä漢\n\ufffd1m\ufffd"
+
+
+def test_mistakes_are_one_line(folder: Path, base: Path, monkeypatch, capsys):
+    good = f"run={folder}"
+    cases = [
+        ([], "", "run=<run folder"),
+        (["run=nowhere"], "", "run=nowhere does not exist"),
+        ([good, "temprature=1"], "", "did you mean temperature=…?"),
+        ([good, "temperature=hot"], "", "temperature=hot is not a number"),
+        ([good, "top_k=1.5"], "", "top_k=1.5 is not a whole number"),
+        ([good, "top_p=3"], "", "top_p=3.0 cannot be"),
+        ([good, "device=tpu"], "", "device=tpu"),
+        ([good], " \n", "nothing came on standard input"),
+        ([good], "town " * 300, f"and the context has {CONTEXT}, which leaves no room"),
+        ([f"run={base}", "system=x"], "", "knows no conversations, it continues text"),
+    ]
+    for arguments, text, message in cases:
+        at_a_pipe(monkeypatch, text)
+        assert script.main(arguments) == 2, arguments
+        said = capsys.readouterr()
+        assert message in said.err and len(said.err.splitlines()) == 1, said.err
+        assert not said.out
+
+
+def test_help_comes_at_once(capsys):
+    assert script.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"    {key} " in said for key in script.DEFAULTS)
+    assert all(f"    {command}" in said for command in script.COMMANDS)
+
+
+def test_settings():
+    chosen = script.settings(["temperature=0", "stop=[a, b]", "seed=1_000", "min_p=0.1"])
+    assert chosen["temperature"] == 0.0 and chosen["stop"] == ["a", "b"]
+    assert chosen["seed"] == 1000 and chosen["min_p"] == 0.1
+    with pytest.raises(ConfigError, match="seed=x is not a whole number"):
+        script.settings(["seed=x"])

@@ -1,0 +1,112 @@
+"""scripts/evaluate.py on an exported model: figures, records, and one line for mistakes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from plm.errors import ConfigError
+from plm.export.hf import hf
+from plm.formats.common import About
+from scripts import evaluate as script
+from tests.model.common import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from plm.data import tokenizer as bpe
+
+    marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer = bpe.train(["some text of a town\n"] * 3, vocab_size=290, special_tokens=marks)
+    sizes = ("scale.vocab_size=300", "scale.max_position_embeddings=256")
+    model = tiny(*sizes, dtype=torch.float32)
+    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=About())
+
+
+@pytest.fixture
+def problems(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    rows = [{"question": f"{n} and {n}?", "answer": f"#### {2 * n}"} for n in range(5)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_arguments():
+    chosen, own = script.split(
+        ["run=a", "tasks=[x,y]", "k=[1,8]", "n=3", "x.path=b.gz", "x.families.gcd={max_value: 9}"]
+    )
+    assert chosen["tasks"] == ["x", "y"] and chosen["k"] == [1, 8] and chosen["n"] == 3
+    assert own == {"x": {"path": "b.gz", "families": {"gcd": {"max_value": 9}}}}
+    with pytest.raises(ConfigError, match=r"unknown setting 'sample=3'; did you mean samples=…\?"):
+        script.split(["sample=3"])
+
+
+@pytest.mark.parametrize("prompt", ["text", "chat"])
+def test_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys, prompt: str):
+    arguments = [
+        f"run={folder}",
+        "tasks=[gsm8k,exercises]",
+        f"gsm8k.path={problems}",
+        "exercises.families={gcd: {}, lcm: {max_value: 300}}",
+        "n=2",
+        "limit=4",
+        "samples=3",
+        "k=[1,2]",
+        "temperature=0.7",
+        "max_new_tokens=8",
+        "device=cpu",
+        f"prompt={prompt}",
+        f"out={tmp_path}/a.json",
+    ]
+    assert script.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "pass@2" in said and "accuracy/gcd" in said and f"prompted by {prompt}" in said
+    told = json.loads((tmp_path / "a.json").read_text())
+    task = told["tasks"]["gsm8k"]
+    assert task["figures"]["accuracy"]["n"] == len(task["items"]) == 4
+    assert task["prompt"] == prompt and task["settings"]["temperature"] == 0.7
+    assert len(task["items"][0]["texts"]) == 3 and len(task["digest"]) == 64
+    assert told["conditions"]["torch"] == torch.__version__ and told["command"].endswith("a.json")
+    # The same command draws the same, and does not write over what is there.
+    assert script.main(arguments) == 2
+    assert "a.json exists already" in capsys.readouterr().err
+    assert script.main([*arguments[:-1], f"out={tmp_path}/b.json"]) == 0
+    again = json.loads((tmp_path / "b.json").read_text())
+    assert again["tasks"] == told["tasks"]
+
+
+def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, tmp_path, capsys):
+    good = [f"run={folder}", "tasks=[gsm8k]", f"gsm8k.path={problems}", f"out={tmp_path}/x.json"]
+    cases = [
+        ([], "tasks=[…] is empty"),
+        (["tasks=[gsm8k]"], "run=<run folder"),
+        (["tasks=[gsm9k]"], "no task 'gsm9k'; did you mean gsm8k"),
+        (["run=nowhere", "tasks=[gsm8k]"], "run=nowhere does not exist"),
+        (good[:3], "out=<file.json> is missing"),
+        ([*good[:3], f"out={tmp_path}"], "must be the name of a .json file"),
+        ([*good, "gsm8k.path=nowhere.jsonl"], "nowhere.jsonl cannot be read"),
+        ([*good, "prompt=talk"], "prompt=talk is not one of"),
+        ([*good, "weights=best"], "weights=best is not last or average"),
+        ([*good, "device=tpu"], "device=tpu"),
+        ([*good, "dtype=int8"], "dtype=int8 is not one of"),
+        ([*good, "rows=0"], "rows=0 must be at least 1"),
+        ([*good, "samples=2"], "samples=2 at temperature=0"),
+        ([*good, "n=2"], "n=2: none of gsm8k has the setting n"),
+        ([*good, "k=[1"], "k=[1: "),
+        ([*good, "gsm8k.colour=1"], "gsm8k: unknown setting colour=1"),
+        ([*good, "piqa.limit=1"], "piqa.…: no task of this name"),
+        ([*good[:1], "tasks=[held_out]", good[3]], "name held_out.data="),
+    ]
+    for arguments, message in cases:
+        assert script.main(arguments) == 2, arguments
+        said = capsys.readouterr()
+        assert message in said.err and len(said.err.splitlines()) == 1, said.err
+        assert not said.out
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_help_comes_at_once(capsys):
+    assert script.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "Tasks: arc_challenge" in said and "temperature" in said
