@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from plm import checkpoint
 from plm.errors import CheckpointError, ConfigError
 from plm.formats.architecture import model_node, of_model
+from plm.formats.chat import self_contained
 from plm.formats.hf_config import of_config, read_config
 from plm.formats.hf_read import files_of, read_sides
 from plm.formats.hf_read import read_weights as read_hf
@@ -123,11 +124,23 @@ def weights(
     if start.meta:
         found = checkpoint.read_weights(start.path, "average" if average else "model")
     else:
-        found = read_hf(start.path, wanted)
+        # Only the names that are not fresh: such a folder has no adapters.
+        old = _fresh(model)
+        found = read_hf(start.path, {n: t for n, t in wanted.items() if n not in old})
+    found = {**{n: wanted[n] for n in _fresh(model) if n not in found}, **found}
     if new_ids:
         found = _with_rows(found, wanted, new_ids)
     checkpoint.fit_weights(found, wanted, start.path)
     return found
+
+
+def _fresh(model: nn.Module) -> set[str]:
+    """Names of the weights that a start need not have: adapters, which begin without effect."""
+    return {
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        for own in getattr(module, "starts_fresh", ())
+    }
 
 
 def _with_rows(
@@ -176,6 +189,15 @@ def end_of_text(start: Start) -> str | None:
     if start.meta:
         return start.meta.get("end_of_text")
     return read_sides(start.path)[0]
+
+
+def chat_template(start: Start) -> str | None:
+    """How conversations become text there, Jinja that stands alone; None: it knows none."""
+    assert start.path is not None
+    if start.meta:
+        return start.meta.get("chat_template")
+    template = read_sides(start.path)[1]
+    return None if template is None else self_contained(template, start.path)
 
 
 def new_ids(start: Start, tokenizer: Path, asked: Sequence[str]) -> list[int]:
@@ -247,6 +269,7 @@ def _take_tokenizer(start: Start, data: dict[str, Any]) -> None:
         raise CheckpointError(f"{start.path} has no {TOKENIZER} for data.tokenizer=init_from")
     data["tokenizer"] = str(file)
     data["end_of_text"] = data.get("end_of_text") or end_of_text(start)
+    data["chat_template"] = data.get("chat_template") or chat_template(start)
 
 
 def _ids(data: Mapping[str, Any]) -> int:

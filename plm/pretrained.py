@@ -11,7 +11,6 @@ from plm.config import build
 from plm.data import tokenizer as bpe
 from plm.errors import CheckpointError
 from plm.formats.common import check_tokenizer
-from plm.formats.hf_read import read_sides
 from plm.transform.common import Transforms
 
 
@@ -40,6 +39,16 @@ class Pretrained:
     chat_template: str | None = None
 
 
+def merge(model: nn.Module) -> None:
+    """Put a plain part in the place of each that can be `merged`: an adapter's projection."""
+    for parent in list(model.modules()):
+        for name, part in list(parent.named_children()):
+            if hasattr(part, "merged"):
+                plain = part.merged()
+                plain.role = getattr(part, "role", "")
+                setattr(parent, name, plain)
+
+
 def load(where: str | Path, *, average: bool = False) -> Pretrained:
     """Load a model for use.
 
@@ -57,6 +66,7 @@ def load(where: str | Path, *, average: bool = False) -> Pretrained:
     model = build(handoff.model_settings(start))
     Transforms().replay(model, start.meta.get("transforms", []))
     model.load_state_dict(handoff.weights(start, model, average=average))
+    merge(model)
     model.eval()
     tokenizer = handoff.tokenizer_file(start)
     if tokenizer is not None:
@@ -65,8 +75,7 @@ def load(where: str | Path, *, average: bool = False) -> Pretrained:
     if start.meta:
         inside = start.path.parent.name == "checkpoints"
         found.run = start.path.parents[1] if inside else None
-        found.end_of_text = start.meta.get("end_of_text")
         found.rope_theta = start.meta.get("rope_theta")
-    else:
-        found.end_of_text, found.chat_template = read_sides(start.path)
+    found.end_of_text = handoff.end_of_text(start)
+    found.chat_template = handoff.chat_template(start)
     return found

@@ -8,14 +8,19 @@ step=<number>    from 0; row number + 1 of metrics.csv tells of it
 rows=<list>      of the global batch, like 0-3,9, or all; the first 8 by default
 source=<name>    rows of this source only
 color=<when>     auto (a terminal, unless NO_COLOR is set), always or never; auto by default
+
+Lines marked with > are what the assistant says in a conversation: those are trained on.
 """
 
 import os
 import sys
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 # The checkout need not be installed: its root is not where Python looks for a script's imports.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -188,12 +193,25 @@ def row_lines(
         yield "  " + paint(_line(f"{document}, {where}"), f"{_BOLD};{color}")
         if document == FILLED:
             continue
-        ids = stream.tokens(offset + part.start, part.stop - part.start).tolist()
-        for line in harmless(decode(ids, skip_special_tokens=False)).split("\n"):
-            yield "  | " + paint(line, color)
+        for ids, target in _runs(stream, offset + part.start, part.stop - part.start):
+            text = harmless(decode(ids, skip_special_tokens=False))
+            for line in text.removesuffix("\n").split("\n"):
+                yield ("  > " if target else "  | ") + paint(line, _BOLD if target else color)
     behind = parts(stream, offset + windows.seq_len, 1)
     if isolated and not (behind and behind[0].offset):
         yield paint("  ---- boundary after the window: its last label is dropped", _DIM)
+
+
+def _runs(stream: Any, start: int, count: int) -> Iterator[tuple[list[int], bool]]:
+    """Tokens of a document in stretches that are, or are not, what a conversation trains on."""
+    ids = stream.tokens(start, count).tolist()
+    if getattr(stream, "targets", None) is None:
+        yield ids, False
+        return
+    target = ~stream.filled(np.array([start]), count)[0]
+    cuts = [0, *(np.flatnonzero(np.diff(target)) + 1).tolist(), count]
+    for low, high in pairwise(cuts):
+        yield ids[low:high], bool(target[low])
 
 
 def show(settings: dict[str, str], paint: Paint) -> Iterator[str]:

@@ -160,12 +160,15 @@ class Stage(pl.LightningModule):
 
     def _freeze(self, planned: PlannedPhase) -> None:
         patterns, self._frozen = planned.phase.trainable, []
+        asked = self.model.parameter_settings()
         if patterns and not self.placement.freezes:
             raise ConfigError(
                 f"phases.{planned.phase.name}.trainable cannot be used with DeepSpeed, which takes "
                 "all weights over; use trainer=single, ddp or fsdp"
             )
         for name, parameter in self.model.named_parameters():
+            if asked.get(name, {}).get("frozen"):
+                continue
             learns = not patterns or any(fnmatch(name, p) for p in patterns)
             if self._structure_fixed():
                 # DDP waits for every gradient that it saw when it was set up: they are made, and

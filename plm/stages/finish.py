@@ -8,16 +8,15 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy as np
 import torch
 
+from plm.callbacks.evaluation import latest
 from plm.callbacks.loggers import keep_lineage
 from plm.callbacks.recorder import Recorder
 from plm.checkpoint import write_atomic
-from plm.data.tokenizer import load as load_tokenizer
 from plm.report.format import human_time, human_tokens
 from plm.report.page import write_report
-from plm.rollout.generate import generate
+from plm.stages.samples import draw
 from plm.stages.summary import describe
 
 log = logging.getLogger("plm")
@@ -51,6 +50,7 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
         "sources": sources(job),
         "val_before": before,
         "val_after": after,
+        "evaluations": latest(trainer.callbacks),
         "ngrams": baselines,
         "samples": samples,
         "speed": _speed(job, recorder),
@@ -69,7 +69,10 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     lines = "".join(json.dumps(sample) + "\n" for sample in samples)
     write_atomic(job.folder.path / "samples.jsonl", lines)
     report = write_report(job.folder.path)
-    job.folder.set_status("done", tokens=job.stage.tokens_seen, val=after, exit_code=0)
+    evaluations = summary["evaluations"]
+    job.folder.set_status(
+        "done", tokens=job.stage.tokens_seen, val=after, evaluations=evaluations, exit_code=0
+    )
     keep_lineage(trainer.loggers, job.folder.path, job.origin["path"])
     _print(job, summary, report)
 
@@ -84,46 +87,6 @@ def _baselines(job: Any) -> dict[str, Any]:
     except MemoryError:
         log.warning("no n-gram baselines: counting them does not fit the memory")
         return {}
-
-
-def draw(job: Any) -> list[dict[str, Any]]:
-    """A few continuations of each source's held-out documents, from the decoding state."""
-    chosen = job.settings["samples"]
-    if not chosen["number"] or not job.stage.placement.whole_weights:
-        return []
-    tokenizer = load_tokenizer(job.prepared.tokenizer_path)
-    end = tokenizer.token_to_id(job.prepared.end_of_text)
-    found = []
-    for index, name in enumerate(job.order.names):
-        stream = job.prepared.sources[name]["val"]
-        starts = stream.doc_starts
-        sizes = np.diff(starts)
-        usable = np.flatnonzero(sizes > 2 * chosen["prompt_tokens"])
-        if not len(usable):
-            continue
-        picked = usable[:: max(1, len(usable) // chosen["number"])][: chosen["number"]]
-        prompts = np.stack([stream.tokens(int(starts[d]), chosen["prompt_tokens"]) for d in picked])
-        new = generate(
-            job.model,
-            torch.from_numpy(prompts.astype(np.int64)).to(job.stage.device),
-            chosen["new_tokens"],
-            temperature=chosen["temperature"],
-            top_k=chosen["top_k"],
-            seed=job.settings["seed"] + index,
-            stop=end,
-            rope_theta=job.stage.rope_theta,
-        )
-        for prompt, row in zip(prompts.tolist(), new.tolist(), strict=True):
-            row = row[: row.index(end)] if end in row else row
-            found.append(
-                {
-                    "source": name,
-                    "prompt": tokenizer.decode(prompt),
-                    "text": tokenizer.decode(row),
-                    "settings": f"temperature {chosen['temperature']:g}, top-k {chosen['top_k']}",
-                }
-            )
-    return found
 
 
 def phases(job: Any) -> list[dict[str, Any]]:
@@ -214,11 +177,15 @@ def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
         log.info("%-10s %9.4f %9.4f %9.4f   %s", name, before, after["loss"], after["bpb"], text)
     for sample in summary["samples"][:: max(1, job.settings["samples"]["number"])]:
         log.info("\n[%s] %s ▸ %s", sample["source"], sample["prompt"], sample["text"])
-    speed = summary["speed"]
+    speed, path = summary["speed"], job.folder.path
     log.info(
         "\n%s tokens in %s, %s tokens/s; report: %s",
         human_tokens(summary["tokens"]),
         human_time(speed["seconds"]),
         human_tokens(speed["tokens_per_s"]),
         report,
+    )
+    log.info(
+        "next: python scripts/chat.py run=%s; scripts/evaluate.py, scripts/export.py (--help)",
+        path,
     )

@@ -195,6 +195,13 @@ class Job:
         return found
 
     @property
+    def chat_template(self) -> str | None:
+        """How the model's conversations become text: the data's, else that of where it began."""
+        if self.prepared.chat_template is not None or self.start.path is None:
+            return self.prepared.chat_template
+        return handoff.chat_template(self.start)
+
+    @property
     def tokenizer_text(self) -> str:
         """tokenizer.json of the data, for a checkpoint that is enough by itself."""
         return self.prepared.tokenizer_path.read_text(encoding="utf-8")
@@ -214,7 +221,7 @@ class Job:
         with self.stage.trainer.precision_plugin.val_step_context():
             return validate(
                 self.model,
-                {name: self.prepared.sources[name]["val"] for name in self.order.names},
+                {name: self.prepared.held_out[name] for name in self.order.names},
                 self.prepared.token_bytes,
                 seq_len=self.plan.max_seq_len,
                 windows=chosen["windows"],

@@ -229,4 +229,5 @@ def _meta(job: Job, opening: Opening) -> dict[str, Any]:
         "model": job.settings["model"],
         "tokenizer": str(job.prepared.tokenizer_path),
         "end_of_text": job.prepared.end_of_text,
+        "chat_template": job.chat_template,
     }

@@ -29,16 +29,19 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Trainer:
-    """Starts `train.py +experiment=plm_pretrain scale=test` with overrides."""
+    """Starts `train.py +experiment=<experiment> scale=test` with overrides."""
 
-    def __init__(self, text: Path, data_dir: Path, runs: Path) -> None:
+    def __init__(
+        self, text: Path, data_dir: Path, runs: Path, experiment: str = "plm_pretrain"
+    ) -> None:
         self.text, self.data_dir, self.runs = text, data_dir, runs
+        self.experiment = experiment
 
     def command(self, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
         return [
             *(launcher or (sys.executable,)),
             str(ROOT / "train.py"),
-            "+experiment=plm_pretrain",
+            f"+experiment={self.experiment}",
             "scale=test",
             f"data.path={self.text}",
             f"data.dir={self.data_dir}",

@@ -79,7 +79,7 @@ def leg_counting(data: dict[str, Any]) -> Worked:
 
 
 def number_filtering(data: dict[str, Any]) -> Worked:
-    """Say what becomes of either side, then look at each number."""
+    """Say what becomes of either side, then put each number beside the limit."""
     limit, plain = data["filter_value"], SOLVERS["number_filtering"](data)
     verb, side = data["operation"].split("_")
     fate = {side: verb, _OTHER[side]: _OTHER[verb]}
@@ -87,10 +87,10 @@ def number_filtering(data: dict[str, Any]) -> Worked:
     for number in data["original_numbers"]:
         larger, equal = Decimal(number) > Decimal(limit), Decimal(number) == Decimal(limit)
         if equal:
-            steps.append(f"{number} is equal: {_OTHER[verb]}")
+            steps.append(f"{number} and {limit}: equal, {_OTHER[verb]}")
         else:
             found = "larger" if larger else "smaller"
-            steps.append(f"{number} is {found}: {fate[found]}")
+            steps.append(f"{number} and {limit}: {found}, {fate[found]}")
     return Worked(plain.question, steps, plain.answer)
 
 
