@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from plm import handoff, launch
+from plm import handoff, launch, pipeline
 from plm.config import build, check_targets, plain, trust
 from plm.errors import ConfigError, Interrupted, PlmError
 from plm.phases import Plan
@@ -19,7 +19,6 @@ from plm.run import RunFolder
 log = logging.getLogger("plm")
 
 SWEEP_FILE = "PLM_SWEEP_FILE"
-OWN_TEXT = "text"
 
 
 def settle(config: Any) -> dict[str, Any]:
@@ -46,13 +45,13 @@ def settle(config: Any) -> dict[str, Any]:
 
 
 def _take_path(settings: dict[str, Any]) -> None:
-    """The user's own text: by the recipe text, unless the chosen one reads a path itself."""
+    """The user's own data: by the recipe for them, unless the chosen one reads a path itself."""
     from plm.data.recipe import load_recipe
 
     data = settings["data"]
     data["path"] = str(Path(str(data["path"])))
     if not load_recipe(data["recipe"]).takes_path:
-        data["recipe"] = OWN_TEXT
+        data["recipe"] = data["path_recipe"]
     sources = load_recipe(data["recipe"]).sources
     for phase in settings["phases"].values():
         if phase is not None and not set(phase.get("mixture") or {}) <= set(sources):
@@ -94,6 +93,8 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
         Exit code, and what a sweeper minimises.
     """
     settings = settle(config)
+    if settings["stage"]["_target_"] == pipeline.TARGET:
+        return pipeline.run(settings, _overrides()), 0.0
     if launch.external():
         return _as_rank(settings), 0.0
     try:
@@ -211,17 +212,21 @@ def _note_job(folder: RunFolder, code: int) -> None:
     path = os.environ.get(SWEEP_FILE)
     if not path:
         return
-    from hydra.core.hydra_config import HydraConfig
-
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
     entry = {
-        "overrides": overrides,
+        "overrides": _overrides(),
         "folder": str(folder.path),
         "code": code,
         "val": folder.status().get("val", {}),
     }
     with Path(path).open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")
+
+
+def _overrides() -> list[str]:
+    """What the command line changes."""
+    from hydra.core.hydra_config import HydraConfig
+
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def objective(folder: RunFolder) -> float:

@@ -36,7 +36,9 @@ IDENTITY = (
 )
 """Settings that make a run what it is; the others may change when it goes on."""
 
-WHERE_ONLY = {"data": ("dir", "workers", "allow_changed", "max_epochs", "past_max_epochs")}
+WHERE_ONLY = {
+    "data": ("dir", "workers", "allow_changed", "max_epochs", "past_max_epochs", "path_recipe")
+}
 
 
 def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,11 +57,11 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
         return [
             line
             for name in names
-            for line in differences(
-                old.get(name, "nothing"), new.get(name, "nothing"), f"{key}.{name}" if key else name
-            )
+            for line in differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
         ]
-    return [] if old == new else [f"{key}: {old} there, {new} now"]
+    # What is not there is as if it were null.
+    there, now = ("nothing" if value is None else value for value in (old, new))
+    return [] if old == new else [f"{key}: {there} there, {now} now"]
 
 
 class RunFolder:
