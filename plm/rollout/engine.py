@@ -124,6 +124,7 @@ class Engine:
             for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
         ]
         self.waiting.extend(requests)
+        self.kept.update((request.number, request) for request in requests)
         try:
             while not self.idle:
                 self._advance(None)
@@ -174,6 +175,8 @@ class Engine:
         seed = sampling.seed if seed is None else seed
         request = self._request(prompt, sampling, group, seed, keep=keep)
         self.waiting.append(request)
+        if keep:
+            self.kept[request.number] = request
         return request.number
 
     def advance(self) -> list[Event]:
@@ -204,7 +207,7 @@ class Engine:
         self.waiting.clear()
         self.ready.clear()
         self.kept.clear()
-        self.slots = None
+        self.slots = self.settings = None
 
     def _alone(self) -> None:
         if not self.idle:
@@ -238,10 +241,7 @@ class Engine:
         if sampling.stop and self.vocabulary is None:
             raise ConfigError(f"stop={list(sampling.stop)} needs an engine with a tokenizer")
         self.numbers += 1
-        request = Request(self.numbers, tokens, sampling, group, seed, keep=keep)
-        if keep:
-            self.kept[request.number] = request
-        return request
+        return Request(self.numbers, tokens, sampling, group, seed, keep=keep)
 
     @torch.no_grad()
     def _advance(self, events: list[Event] | None) -> None:
@@ -270,6 +270,8 @@ class Engine:
         # Whenever the engine was idle: nothing tells whether weights have changed, since fused
         # optimizers leave a tensor's version as it is (torch 2.13).
         self.plan = Plan(self.model, self.rope_theta) if possible(self.model) else None
+        if self.slots is not None and not self.slots.serves(self.model):
+            self.slots = None
 
     def _begin(self, events: list[Event] | None) -> bool:
         """Let rows begin in free places; False: there is none."""
@@ -289,6 +291,7 @@ class Engine:
         self.slots = fitting(self.slots, self.model, items, self.rows, self.max_len)
         index = torch.tensor([item.index for item in items], device=source.logits.device)
         at = self.slots.put([item.row for item in items], source.states, index)
+        self.settings = None
         settings = self.slots.settings(at)
         self._draw(source.logits.index_select(0, index), at, settings, events)
         return True
@@ -355,12 +358,12 @@ class Engine:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it the model is in its mode for evaluation."""
-    training = model.training
-    if training:
-        model.eval()
+    """Within it the model is in its mode for evaluation; afterwards each module in its own."""
+    learning = [module for module in model.modules() if module.training]
+    for module in learning:
+        module.training = False
     try:
         yield
     finally:
-        if training:
-            model.train()
+        for module in learning:
+            module.training = True

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, GuardStop
 
 # So many of the likeliest tokens nearly always hold the mass that top-p keeps.
 _LIKELY = 256
@@ -53,16 +53,17 @@ class Sampling:
             object.__setattr__(self, "stop", (self.stop,))
         rules = {
             "max_new_tokens": (self.max_new_tokens >= 1, "it must be at least 1"),
+            # Smaller ones are 0 in fp32.
             "temperature": (
-                0 <= self.temperature < float("inf"),
-                "it goes from 0 (the likeliest token) up",
+                self.temperature == 0 or 1e-5 <= self.temperature < float("inf"),
+                "it is 0 (the likeliest token), or goes from 1e-5 up",
             ),
             "top_k": (self.top_k >= 0, "it goes from 0 (all tokens) up"),
             "top_p": (0 < self.top_p <= 1, "it must be above 0 and at most 1 (all tokens)"),
             "min_p": (0 <= self.min_p <= 1, "it goes from 0 (all tokens) to 1"),
             "repetition_penalty": (
-                0 < self.repetition_penalty < float("inf"),
-                "it must be above 0; 1 is none",
+                0.01 <= self.repetition_penalty <= 100,
+                "it goes from 0.01 to 100; 1 is none",
             ),
         }
         for name, (holds, rule) in rules.items():
@@ -159,6 +160,8 @@ def draw(
         settings: of these rows.
         uniform: [B] float64 in [0, 1); what decides the draw.
         seen: [B, V] bool, tokens that a row holds; needed where one has a repetition penalty.
+    Raises:
+        GuardStop: a row has no distribution, since its logits are not finite.
     Returns:
         [B] int64 tokens; their log-probabilities by the logits as they are; and by the
         distribution that was drawn from, 0 for greedy rows. In fp32, or fp64 for fp64.
@@ -178,6 +181,8 @@ def draw(
     if settings.temperature is not None:
         scores = scores / settings.temperature[:, None]
     weights = _kept_weights(scores, settings)
+    if not bool(weights.isfinite().all()):
+        raise GuardStop("the model's scores are not finite: its weights have diverged")
     tokens, total = _at_share(weights, uniform)
     sampled = (weights.gather(1, tokens[:, None]) / total).log()[:, 0]
     if settings.greedy is not None:
@@ -246,7 +251,7 @@ def _kept_weights(scores: Tensor, settings: Stacked) -> Tensor:
 
 def _least_of_mass(weights: Tensor, share: Tensor) -> Tensor:
     """Weight of the last token, by falling weight, that a row needs for this share, [B, 1]."""
-    wanted = (share * weights.sum(-1))[:, None]
+    wanted = (share * weights.sum(-1)).masked_fill(share >= 1, 0)[:, None]
     size = weights.shape[-1]
     order = weights.topk(min(_LIKELY, size), dim=-1).values
     mass = order.cumsum(-1)

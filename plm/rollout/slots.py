@@ -84,7 +84,8 @@ class Slots:
     def __init__(self, model: nn.Module, rows: int, length: int) -> None:
         self.model, self.size, self.length = model, rows, length
         self.device = model.embed_tokens.head_weight.device
-        self.states: list[Any] = model.init_state(rows, length, self.device, state_dtype(model))
+        self.dtype = state_dtype(model)
+        self.states: list[Any] = model.init_state(rows, length, self.device, self.dtype)
         self.kept = tensors_of(model, rows, length)
         self.seen: Tensor | None = None
         self.rows: list[Row] = []
@@ -93,6 +94,18 @@ class Slots:
         # Found out anew when rows come or go.
         self._reach: int | None = None
         self._first: list[Any] | None = None
+
+    def serves(self, model: nn.Module) -> bool:
+        """Whether the model's next rows may grow here.
+
+        Not once it has another dtype or device, nor after it gave what is no number: a place that
+        is masked is multiplied by 0, which a number that is none outlives.
+        """
+        same = (self.dtype, self.device) == (
+            state_dtype(model),
+            model.embed_tokens.head_weight.device,
+        )
+        return same and bool(self.kept["logps"].isfinite().all())
 
     @property
     def watched(self) -> bool:

@@ -1,9 +1,10 @@
 import itertools
 
+import numpy as np
 import pytest
 import torch
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, GuardStop
 from plm.rollout.completion import Completion
 from plm.rollout.engine import Engine
 from plm.rollout.sampling import Sampling, row_seed
@@ -306,3 +307,85 @@ def test_a_busy_engine_is_not_shared():
             call()
     engine.clear()
     assert engine.idle and isinstance(engine.generate([[1]], HOT)[0], Completion)
+
+
+MIXED = [
+    Sampling(9),
+    Sampling(14, temperature=1.2, seed=3),
+    Sampling(12, temperature=0.7, top_k=5, seed=4),
+    Sampling(11, temperature=1.0, repetition_penalty=1.5, seed=5),
+    Sampling(13, temperature=0.9, top_p=0.6, seed=6),
+]
+
+
+def late(engine: Engine, prompts: list[list[int]]) -> list[list[int]]:
+    """Each request added when those before it have drawn some tokens."""
+    numbers = []
+    for prompt, sampling in zip(prompts, MIXED, strict=True):
+        numbers.append(engine.add(prompt, sampling, keep=True))
+        engine.advance()
+        engine.advance()
+    while not engine.idle:
+        engine.advance()
+    return [engine.take(number)[0].tokens for number in numbers]
+
+
+@pytest.mark.parametrize("choice", ["plm", "llama"])
+def test_rows_that_come_late_keep_their_own_settings(choice: str):
+    model = tiny(f"model={choice}")
+    prompts = [draw(3 + i, seed=i).tolist() for i in range(len(MIXED))]
+    alone = [
+        Engine(model).generate([prompt], sampling)[0].tokens
+        for prompt, sampling in zip(prompts, MIXED, strict=True)
+    ]
+    engine = Engine(model)
+    assert late(engine, prompts) == alone
+    # Forgetting all of it leaves nothing behind.
+    engine.add(prompts[1], MIXED[1])
+    engine.advance()
+    engine.clear()
+    assert late(engine, prompts) == alone
+
+
+def test_weights_that_were_no_numbers_leave_nothing_behind():
+    model, prompts = tiny(), [[1, 2, 3], [4, 5]]
+    engine = Engine(model)
+    expected = [one.tokens for one in engine.generate(prompts, Sampling(12))]
+    weight = model.layers[0].self_attn.kv_a_proj_with_mqa.weight
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(float("nan"))
+    engine.generate(prompts, Sampling(12))
+    with pytest.raises(GuardStop, match="not finite: its weights have diverged"):
+        engine.generate(prompts, Sampling(12, temperature=1.0))
+    with torch.no_grad():
+        weight.copy_(kept)
+    found = engine.generate(prompts, Sampling(12))
+    assert [one.tokens for one in found] == expected
+    assert all(np.isfinite(one.logps).all() for one in found)
+
+
+def test_another_dtype_gets_another_cache():
+    model = tiny(dtype=torch.float32)
+    engine = Engine(model)
+    expected = engine.generate([[1, 2, 3]], Sampling(6))[0].tokens
+    model.double()
+    assert len(engine.generate([[1, 2, 3]], Sampling(6))[0].tokens) == 6
+    model.float()
+    assert engine.generate([[1, 2, 3]], Sampling(6))[0].tokens == expected
+    with torch.autocast("cpu", torch.bfloat16):
+        assert len(engine.generate([[1, 2, 3]], Sampling(6))[0].tokens) == 6
+
+
+def test_a_refused_prompt_keeps_nothing():
+    engine = Engine(tiny())
+    with pytest.raises(ConfigError, match="prompt 1 is empty"):
+        engine.generate([[1], []], Sampling(2))
+    assert not engine.kept and engine.idle
+
+
+def test_a_part_that_was_frozen_stays_so():
+    model = tiny().train()
+    model.layers[0].eval()
+    Engine(model).generate([[1, 2]], Sampling(2))
+    assert model.training and not model.layers[0].training and model.layers[1].training
