@@ -1,5 +1,6 @@
 """scripts/chat.py in a pseudo-terminal, at a pipe, and with mistakes."""
 
+import codecs
 import io
 import json
 import os
@@ -60,6 +61,8 @@ class Terminal:
         )
         os.close(child)
         self.parent, self.seen = parent, ""
+        # What is read may end amid a character.
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def read(self, until: str, seconds: float = 90) -> str:
         """What comes up to a text, without what colours and edits it."""
@@ -68,7 +71,7 @@ class Terminal:
             assert time.monotonic() < end, f"{until!r} never came, but {self.seen!r}"
             if select.select([self.parent], [], [], 0.2)[0]:
                 try:
-                    self.seen += os.read(self.parent, 4096).decode()
+                    self.seen += self.decoder.decode(os.read(self.parent, 4096))
                 except OSError:
                     assert until == "", f"it ended before {until!r}: {self.seen!r}"
                     break
