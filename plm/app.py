@@ -74,6 +74,7 @@ def check_parts(settings: dict[str, Any]) -> None:
     with torch.device("meta"):
         model = build(settings["model"])
     build(settings["schedule"])(plan.segments())
+    _check_trainable(plan, model)
     for node in [settings["scaling"], *settings["losses"].values()]:
         if node:
             build(node)
@@ -92,15 +93,39 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
     Returns:
         Exit code, and what a sweeper minimises.
     """
+    if config["stage"]["_target_"] == pipeline.TARGET:
+        return _pipeline(plain(config))
     settings = settle(config)
-    if settings["stage"]["_target_"] == pipeline.TARGET:
-        return pipeline.run(settings, _overrides()), 0.0
     if launch.external():
         return _as_rank(settings), 0.0
     try:
         return _start(settings, in_sweep)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on") from None
+
+
+def _check_trainable(plan: Plan, model: Any) -> None:
+    """Whether every pattern of a phase's `trainable` names a parameter that can learn."""
+    from fnmatch import filter as matching
+
+    asked = model.parameter_settings()
+    names = [n for n, _ in model.named_parameters() if not asked.get(n, {}).get("frozen")]
+    for planned in plan.phases:
+        for pattern in planned.phase.trainable:
+            if not matching(names, pattern):
+                raise ConfigError(
+                    f"phases.{planned.phase.name}.trainable={pattern} matches no parameter that "
+                    f"can learn; some are {', '.join(names[:3])}"
+                )
+
+
+def _pipeline(settings: dict[str, Any]) -> tuple[int, float]:
+    try:
+        code, folder = pipeline.run(settings, _overrides())
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted; the same command goes on") from None
+    _note_job(RunFolder(folder), code)
+    return code, objective(RunFolder(folder))
 
 
 def _start(settings: dict[str, Any], in_sweep: bool) -> tuple[int, float]:

@@ -1,5 +1,6 @@
 """What a run takes over: from its own newest checkpoint, or from the run before."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from plm import checkpoint
+from plm.config import build, locate
 from plm.errors import CheckpointError, ConfigError
 from plm.formats.architecture import model_node, of_model
 from plm.formats.chat import self_contained
 from plm.formats.hf_config import of_config, read_config
 from plm.formats.hf_read import files_of, read_sides
 from plm.formats.hf_read import read_weights as read_hf
+from plm.transform.common import Transforms
 
 TOKENIZER = "tokenizer.json"
 
@@ -123,6 +126,8 @@ def weights(
     wanted = model.state_dict()
     if start.meta:
         found = checkpoint.read_weights(start.path, "average" if average else "model")
+        if not start.everything:
+            found = _merged(start, found)
     else:
         # Only the names that are not fresh: such a folder has no adapters.
         old = _fresh(model)
@@ -132,6 +137,34 @@ def weights(
         found = _with_rows(found, wanted, new_ids)
     checkpoint.fit_weights(found, wanted, start.path)
     return found
+
+
+def without_adapters(linear: Mapping[str, Any]) -> dict[str, Any]:
+    """The node `model.linear`, or the plain one that its adapters are merged into."""
+    return dict(getattr(locate(linear["_target_"]), "merges_to", None) or linear)
+
+
+def _merged(start: Start, found: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The start's weights, with its adapters in the weights that they adapt."""
+    node = start.meta["model"]
+    if without_adapters(node["linear"]) == node["linear"]:
+        return found
+    model = build(model_settings(start))
+    Transforms().replay(model, start.meta.get("transforms", []))
+    checkpoint.fit_weights(found, model.state_dict(), start.path)
+    model.load_state_dict(found)
+    merge(model)
+    return model.state_dict()
+
+
+def merge(model: nn.Module) -> None:
+    """Put a plain part in the place of each that can be `merged`: an adapter's projection."""
+    for parent in list(model.modules()):
+        for name, part in list(parent.named_children()):
+            if hasattr(part, "merged"):
+                plain = part.merged()
+                plain.role = getattr(part, "role", "")
+                setattr(parent, name, plain)
 
 
 def _fresh(model: nn.Module) -> set[str]:
@@ -257,7 +290,11 @@ def take_over(settings: dict[str, Any]) -> None:
         _take_tokenizer(start, data)
     if wants_model:
         kept = {k: v for k, v in model.items() if k != "from"}
-        settings["model"] = {**model_settings(start), **kept}
+        node = model_settings(start)
+        stage = settings["stage"]["_target_"].rsplit(".", 1)[1].lower()
+        if not find(settings["init_from"], settings["init"], stage).everything:
+            node["linear"] = without_adapters(node["linear"])
+        settings["model"] = {**node, **kept}
         if wants_tokenizer:
             rows = settings["model"]["vocab_size"]
             settings["model"]["vocab_size"] = data["vocab_size"] = max(rows, _ids(data))
@@ -268,6 +305,7 @@ def _take_tokenizer(start: Start, data: dict[str, Any]) -> None:
     if file is None:
         raise CheckpointError(f"{start.path} has no {TOKENIZER} for data.tokenizer=init_from")
     data["tokenizer"] = str(file)
+    data["tokenizer_sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
     data["end_of_text"] = data.get("end_of_text") or end_of_text(start)
     data["chat_template"] = data.get("chat_template") or chat_template(start)
 

@@ -39,16 +39,6 @@ class Pretrained:
     chat_template: str | None = None
 
 
-def merge(model: nn.Module) -> None:
-    """Put a plain part in the place of each that can be `merged`: an adapter's projection."""
-    for parent in list(model.modules()):
-        for name, part in list(parent.named_children()):
-            if hasattr(part, "merged"):
-                plain = part.merged()
-                plain.role = getattr(part, "role", "")
-                setattr(parent, name, plain)
-
-
 def load(where: str | Path, *, average: bool = False) -> Pretrained:
     """Load a model for use.
 
@@ -63,10 +53,12 @@ def load(where: str | Path, *, average: bool = False) -> Pretrained:
     start = handoff.find(str(where), "weights", "")
     if start.path is None:
         raise CheckpointError("no folder was named")
-    model = build(handoff.model_settings(start))
+    node = handoff.model_settings(start)
+    if start.meta:
+        node["linear"] = handoff.without_adapters(node["linear"])
+    model = build(node)
     Transforms().replay(model, start.meta.get("transforms", []))
     model.load_state_dict(handoff.weights(start, model, average=average))
-    merge(model)
     model.eval()
     tokenizer = handoff.tokenizer_file(start)
     if tokenizer is not None:

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from plm import checkpoint
-from plm.config import digest
+from plm.config import digest, locate
 from plm.errors import CheckpointError, ConfigError
 
 log = logging.getLogger("plm")
@@ -47,7 +47,18 @@ def identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, names in WHERE_ONLY.items():
         if isinstance(found.get(key), dict):
             found[key] = {k: v for k, v in found[key].items() if k not in names}
-    return found
+    data = found.get("data")
+    if isinstance(data, dict) and data.get("tokenizer_sha256"):
+        # Where it lies may change: that of the run before, with its newest checkpoint.
+        data["tokenizer"] = None
+    learning = {n: node for n, node in (settings.get("callbacks") or {}).items() if _teaches(node)}
+    return {**found, "callbacks": learning} if learning else found
+
+
+def _teaches(node: Any) -> bool:
+    """Whether a callback changes what is learnt, as its class says."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return bool(target and getattr(locate(target), "changes_training", False))
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

@@ -181,8 +181,14 @@ class ShardedPlacement(Placement):
 
         if not (folder / checkpoint.SHARDS).is_dir():
             raise CheckpointError(_OTHER_STRATEGY.format(folder=folder))
-        parts = self._parts()
-        dcp.load(parts, checkpoint_id=str(folder / checkpoint.SHARDS))
+        parts, where = self._parts(), str(folder / checkpoint.SHARDS)
+        # What did not learn has no state there, while asking for the parts made some here.
+        there = dcp.FileSystemReader(where).read_metadata().state_dict_metadata
+        made = parts["optimizer"]["state"]
+        without = [n for n in made if not any(k.startswith(f"optimizer.state.{n}.") for k in there)]
+        held = {name: made.pop(name) for name in without}
+        dcp.load(parts, checkpoint_id=where)
+        made.update(held)
         self.load_optimizer(
             lambda: set_state_dict(
                 self.stage.model,
@@ -191,6 +197,9 @@ class ShardedPlacement(Placement):
                 optim_state_dict=parts["optimizer"],
             )
         )
+        for name, parameter in self.stage.model.named_parameters():
+            if name in held:
+                self.optimizer.state.pop(parameter, None)
 
 
 class DeepSpeedPlacement(Placement):

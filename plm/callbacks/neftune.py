@@ -41,6 +41,9 @@ class NEFTune(pl.Callback):
         ConfigError: alpha is negative.
     """
 
+    changes_training = True
+    """A run with it is another run than one without."""
+
     def __init__(self, run_dir: Path, *, alpha: float) -> None:
         if alpha < 0:
             raise ConfigError(f"callbacks.neftune.alpha={alpha} is negative; 0 adds no noise")

@@ -159,7 +159,7 @@ class Stage(pl.LightningModule):
             self._transform(planned)
 
     def _freeze(self, planned: PlannedPhase) -> None:
-        patterns, self._frozen = planned.phase.trainable, []
+        patterns, self._frozen = planned.phase.trainable or adapters(self.model), []
         asked = self.model.parameter_settings()
         if patterns and not self.placement.freezes:
             raise ConfigError(
@@ -234,6 +234,15 @@ class Stage(pl.LightningModule):
                 f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
                 f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
             )
+
+
+def adapters(model: nn.Module) -> tuple[str, ...]:
+    """Names of the weights of adapters: where there are some, a phase trains them alone."""
+    return tuple(
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        for own in getattr(module, "starts_fresh", ())
+    )
 
 
 def _seed_of(seed: int, batch: Batch) -> int:

@@ -82,7 +82,8 @@ class Job:
         if there != now and not self.settings["data"]["allow_changed"]:
             raise CheckpointError(
                 f"{self.start.path} was trained on data {there[:12]}, here are {now[:12]}: the "
-                "position would name other text; data.allow_changed=true goes on all the same"
+                "position would name other text; init=weights takes the weights alone, "
+                "data.allow_changed=true goes on all the same"
             )
 
     def _check_conditions(self) -> None:
@@ -226,7 +227,7 @@ class Job:
                 seq_len=self.plan.max_seq_len,
                 windows=chosen["windows"],
                 micro_batch_size=self.settings["micro_batch_size"],
-                isolate=self.plan.phases[0].phase.isolate_documents,
+                isolate=self.plan.phases[0].phase.isolate_documents or bool(self.prepared.packed),
                 device=self.stage.device,
                 rope_theta=self.stage.rope_theta,
                 rank=self.rank,

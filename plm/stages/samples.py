@@ -43,7 +43,8 @@ def draw(job: Any) -> list[dict[str, Any]]:
             found.append(
                 {
                     "source": name,
-                    "prompt": tokenizer.decode(prompt),
+                    # With the marks of the turns, where there are some.
+                    "prompt": tokenizer.decode(prompt, skip_special_tokens=False),
                     "text": made.text,
                     "settings": f"temperature {chosen['temperature']:g}, top-k {chosen['top_k']}",
                 }

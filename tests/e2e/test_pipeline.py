@@ -38,13 +38,13 @@ def piped(text: Path, chats: Path, data_dir: Path, tmp_path: Path) -> Trainer:
 
 
 def test_both_stages_and_the_same_command_again(piped: Trainer) -> None:
-    out = piped.run()
+    out = piped.run("name=plm")
     assert "stage 1 of 2: pretrain" in out and "stage 2 of 2: sft" in out
     sft = piped.runs / "plm-sft"
     meta = read_meta(sorted((sft / "checkpoints").glob("tokens-*"))[-1])
     assert meta["origin"]["path"].startswith(str(piped.runs / "plm-pretrain"))
     assert load(sft).chat_template is not None
-    again = piped.run()
+    again = piped.run("name=plm")
     assert again.count("is finished") == 2
 
 
@@ -66,4 +66,7 @@ def test_a_stop_is_passed_on_and_the_same_command_goes_on(piped: Trainer) -> Non
 def test_a_mistake_in_a_later_stage_stops_before_the_first(piped: Trainer) -> None:
     out = piped.run("stages.sft=['+experiment=plm_sft','phases.special.tokns=3']", code=2)
     assert "stages.sft: " in out and "tokns" in out
+    assert not piped.runs.exists()
+    out = piped.run("stages.sft=['+experiment=plm_sft','phases.special.seq_len=100']", code=2)
+    assert "stages.sft: phases.special.global_batch_tokens=1024 is not a multiple" in out
     assert not piped.runs.exists()

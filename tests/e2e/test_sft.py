@@ -105,6 +105,12 @@ def test_two_processes_learn_as_one(tuner: Trainer, strategy: str) -> None:
     one, two = last_weights(tuner.runs / "one"), last_weights(tuner.runs / "two")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=1e-2, atol=1e-3)
+    # The noise of a row is the same whichever process has it.
+    losses = [
+        [float(row["loss"]) for row in metrics(tuner.runs / name) if row.get("loss")]
+        for name in ("one", "two")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.slow
@@ -127,6 +133,47 @@ def test_adapters_learn_and_the_rest_stays(tuner: Trainer, whole: Path) -> None:
     torch.testing.assert_close(part.weight, base[f"{name}.weight"] + update)
 
 
+@pytest.mark.slow
+def test_adapters_on_two_processes_go_on_where_they_were_stopped(tuner: Trainer) -> None:
+    tuner.experiment = "plm_sft_lora"
+    both = ("trainer=fsdp", "trainer.devices=2", CHECKPOINTS)
+    tuner.run("name=one", "trainer=fsdp", "trainer.devices=2")
+    process = tuner.start("name=stopped", *both)
+    assert kill_at(process, tuner.runs / "stopped", 9, signal.SIGTERM) == 75
+    tuner.run("name=stopped", *both)
+    assert same(last_weights(tuner.runs / "one"), last_weights(tuner.runs / "stopped"))
+
+
+@pytest.mark.slow
+def test_a_run_with_adapters_is_gone_on_from_without_them(tuner: Trainer) -> None:
+    tuner.experiment = "plm_sft_lora"
+    tuner.run("name=lora")
+    tuner.experiment = "plm_sft"
+    out = tuner.run("name=on", f"init_from={tuner.runs / 'lora'}", "init=weights")
+    lora, on = load(tuner.runs / "lora").model, load(tuner.runs / "on").model
+    assert "weights from" in out
+    names = {name for name, _ in on.named_parameters()}
+    assert names == {name for name, _ in lora.named_parameters()}
+    rows = [row for row in metrics(tuner.runs / "on") if row.get("loss")]
+    before = [row for row in metrics(tuner.runs / "lora") if row.get("loss")]
+    assert float(rows[0]["loss"]) < float(before[0]["loss"])
+
+
+def test_noise_makes_it_another_run(tuner: Trainer) -> None:
+    from plm.run import RunFolder
+
+    def folder(callbacks: dict) -> str:
+        settings = {"runs_dir": "runs", "experiment_name": "x", "callbacks": callbacks}
+        return RunFolder.choose(settings).path.name
+
+    def noise(alpha: float) -> dict:
+        return {"neftune": {"_target_": "plm.callbacks.neftune.NEFTune", "alpha": alpha}}
+
+    watched = {"profiler": {"_target_": "plm.callbacks.profiler.Profiler"}}
+    assert folder({}) == folder(watched)
+    assert len({folder({}), folder(noise(5.0)), folder(noise(6.0))}) == 3
+
+
 BAD = {
     "nothing to begin from": (["init_from=null"], ["model=init_from", "needs init_from="]),
     "no conversations": (["data.path={text}"], ["book.txt", "no file with conversations"]),
@@ -136,6 +183,10 @@ BAD = {
     ),
     "a template that does not parse": (
         ["data.chat_template={template}"], ["chat template does not parse"]
+    ),
+    "a pattern that names nothing": (
+        ["+phases.special.trainable=['*.lora_a']"],
+        ["phases.special.trainable=*.lora_a matches no parameter"],
     ),
     "an adapter of no rank": (
         ["+model/linear=lora", "model.linear.rank=0"], ["model.linear.rank=0"]

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from plm.errors import ConfigError
 
+ROLES = ("q", "k", "v", "kv_a", "kv_b", "o", "up", "down", "gate")
+"""Of the projections that can get an adapter."""
+
 
 class LoRA(nn.Linear):
     """W x + alpha / rank · B A x.
@@ -86,14 +89,26 @@ def lora(
 
     Args:
         in_features, out_features: sizes of the last axis before and after.
-        role: q, k, v, kv_a, kv_b, o, up, down, gate or head.
+        role: one of ROLES, or head.
         rank, alpha: of the adapter; alpha / rank is the factor on its update.
-        roles: those that get one; None: all. The others are plain, and learn as ever.
+        roles: those that get one; None: all but the head, whose weight is read past its module.
     Raises:
-        ConfigError: rank is less than 1.
+        ConfigError: a setting that cannot be.
     """
-    if rank < 1:
-        raise ConfigError(f"model.linear.rank={rank} of lora is not 1 or more")
-    if roles is not None and role not in roles:
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ConfigError(f"model.linear.rank={rank} of lora is not a whole number of 1 or more")
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not alpha > 0:
+        raise ConfigError(f"model.linear.alpha={alpha} of lora is not a number above 0")
+    if roles is not None:
+        wrong = [roles] if isinstance(roles, str) else [r for r in roles if r not in ROLES]
+        if wrong or not roles:
+            raise ConfigError(
+                f"model.linear.roles={roles} of lora must be a list of some of {', '.join(ROLES)}"
+            )
+    if role not in (ROLES if roles is None else roles):
         return nn.Linear(in_features, out_features, bias=False)
     return LoRA(in_features, out_features, rank, alpha)
+
+
+lora.merges_to = {"_target_": "plm.model.linear.dense.dense", "_partial_": True}
+"""The choice that a model has once its adapters are merged."""

@@ -6,9 +6,9 @@ from torch import nn
 
 from plm.config import build
 from plm.errors import ConfigError
+from plm.handoff import merge
 from plm.model.linear.lora import LoRA, lora
 from plm.optimizer.common import NamedParameter
-from plm.pretrained import merge
 from tests.model.common import draw, logits_of, tiny
 
 
@@ -71,5 +71,25 @@ def test_roles_without_an_adapter_are_plain():
 
 
 def test_a_rank_of_nothing_is_refused():
-    with pytest.raises(ConfigError, match=r"model.linear.rank=0 of lora is not 1 or more"):
+    with pytest.raises(ConfigError, match=r"model.linear.rank=0 of lora is not a whole number of"):
         lora(4, 4, "q", rank=0, alpha=1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rank": 1.5}, "rank=1.5 of lora is not a whole number"),
+        ({"alpha": "x"}, "alpha=x of lora is not a number above 0"),
+        ({"roles": "q_proj"}, "roles=q_proj of lora must be a list of some of q, k, v"),
+        ({"roles": ["q_proj"]}, r"roles=\['q_proj'\] of lora must be a list"),
+        ({"roles": ["head"]}, r"roles=\['head'\] of lora must be a list"),
+        ({"roles": []}, r"roles=\[\] of lora must be a list"),
+    ],
+)
+def test_what_cannot_be_is_refused(settings: dict, message: str):
+    with pytest.raises(ConfigError, match=message):
+        lora(4, 4, "q", **{"rank": 2, "alpha": 1.0, **settings})
+
+
+def test_the_head_has_none():
+    assert type(lora(4, 4, "head", rank=2, alpha=1.0)) is nn.Linear
