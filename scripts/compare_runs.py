@@ -88,10 +88,28 @@ def lines(pair: tuple[str, str], compared: list[Compared]) -> list[str]:
     return [f"first: {pair[0]}; second: {pair[1]}", *aligned([head, *rows])]
 
 
-def prompts(task: str, pair: list[dict[str, Any]]) -> list[str]:
-    """A note where the two were asked in different ways."""
-    styles = [found["prompt"] for found in pair]
-    return [f"note: {task}: prompted by {styles[0]} and by {styles[1]}"] * (styles[0] != styles[1])
+def notes(task: str, pair: list[dict[str, Any]]) -> list[str]:
+    """A line for each condition that the two do not share: prompting, weights, dtype, precision."""
+    first, second = (conditions(found) for found in pair)
+    return [
+        f"note: {task}: {said} {first[said]} and {second[said]}"
+        for said in first
+        if first[said] != second[said]
+    ]
+
+
+def conditions(found: dict[str, Any]) -> dict[str, str]:
+    """What a stored result was made with, in words, by what is said of it."""
+    about = found["evaluation"]
+    precision = str(about.get("precision"))
+    return {
+        "prompted by": found["prompt"],
+        # In training the weights are those of the moment, which nothing says.
+        "weights are": str(about.get("weights", "last")),
+        "computed in": str(about.get("conditions", {}).get("dtype", "an unknown dtype")),
+        # Without autocast the dtype tells all.
+        "precision is": precision if "mixed" in precision else "the dtype's own",
+    }
 
 
 def run(arguments: list[str]) -> list[str]:
@@ -116,7 +134,7 @@ def run(arguments: list[str]) -> list[str]:
         ]
         said += [*lines((base, other), compared)]
         for task in tasks:
-            said += prompts(task, [results[base][task], results[other][task]])
+            said += notes(task, [results[base][task], results[other][task]])
         said.append("")
         about = {
             name: {task: results[name][task]["evaluation"] for task in tasks}

@@ -9,7 +9,8 @@ Settings, as key=value:
     run          run folder (its newest checkpoint), a checkpoint, or a Hugging Face folder
     tasks        names of configs/task, [a,b], or YAML files of your own like those
     n            generated items a family, for tasks that generate them
-    limit        at most so many items, for a quick look
+    limit        at most so many items, for a quick look: of the task as a whole where it generates
+                 or reads items; of each source for held_out; of each (sub)task for lm-eval's
     samples      answers an item; more than one needs a temperature
     k            pass@k for each of these, [1,8]; at most samples
     temperature  of the draws; 0 takes the most likely token
@@ -25,7 +26,11 @@ Settings, as key=value:
     out          the JSON file (<run>/evaluations/<name>.json)
     trust        [mylab]: packages of your own that the model's parts or the tasks come from
 
+    A setting inside another one keeps its neighbours: exercises.families.gcd.max_value=9
+    changes one family, exercises.families={gcd: {}} takes the place of all.
+
 Prints a table; the JSON also holds every item's outcome, seeds, versions and a hash of the items.
+It is written after each task, so that an error or Ctrl-C in a later one loses nothing of those.
 In a run folder the report is written again, with the new figures. Compare two runs item by item
 with scripts/compare.py runs=[a,b]. Exit code 0; 2: a mistake in the command or its files.
 """
@@ -59,7 +64,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def split(arguments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """The settings, and those of single tasks by the task's name.
+    """The settings, and those of single tasks by the task's name and their own, such as `a.b`.
 
     Raises:
         ConfigError: an unknown key, or a value of the wrong kind.
@@ -70,11 +75,7 @@ def split(arguments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any
         key, sign, value = argument.partition("=")
         task, dot, setting = key.partition(".")
         if sign and dot and setting:
-            node = own.setdefault(task, {})
-            *parents, last = setting.split(".")
-            for parent in parents:
-                node = node.setdefault(parent, {})
-            node[last] = _value(key, value)
+            own.setdefault(task, {})[setting] = _value(key, value)
         else:
             rest.append(argument)
     chosen = read(rest, DEFAULTS, numbers=("rows",), lists=("tasks", "trust"))
@@ -160,6 +161,36 @@ def tasks_of(chosen: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str
     return choices.built(nodes)
 
 
+def kept(subject: Any, tasks: dict[str, Any], path: Path, about: dict[str, Any]) -> dict[str, Any]:
+    """The tasks' results, which are on the disk as soon as there is one more.
+
+    Args:
+        subject, tasks: what is evaluated, and on what.
+        path, about: as for `plm.evaluation.stored.write`; `time` and, until the last task has
+            ended, `unfinished` with the names of the others are added.
+    """
+    from plm.evaluation import stored
+    from plm.evaluation.runner import evaluate
+
+    done: dict[str, Any] = {}
+
+    def keep(task: str, result: Any, seconds: float) -> None:
+        some = {**done, task: result}
+        left = [name for name in tasks if name not in some]
+        told = {**about, "time": time.time()} | ({"unfinished": left} if left else {})
+        stored.write(path, told, some)
+        done[task] = result
+        print(f"{task}: {seconds:.1f} s", file=sys.stderr)
+
+    try:
+        return evaluate(subject, tasks, tell=keep)
+    except BaseException:
+        # Whatever ended it, Ctrl-C and mistakes of ours too.
+        if done:
+            print(f"ended early; {path} holds {', '.join(done)}", file=sys.stderr)
+        raise
+
+
 def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) -> list[str]:
     """Evaluate as chosen; what to print."""
     from plm.config import trust
@@ -172,7 +203,6 @@ def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) ->
     device, dtype = computing(chosen)
 
     from plm.evaluation import stored, table
-    from plm.evaluation.runner import evaluate
     from plm.evaluation.subject import subject_of
 
     subject = subject_of(
@@ -181,7 +211,6 @@ def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) ->
     # All of them before the first: a missing file is not to be found out an hour later.
     for task in tasks.values():
         task.check(subject)
-    results = evaluate(subject, tasks, tell=lambda n, s: print(f"{n}: {s:.1f} s", file=sys.stderr))
     about = {
         "name": name,
         "run": (found.run or found.path).resolve().name,
@@ -189,11 +218,10 @@ def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) ->
         "weights": chosen["weights"],
         "tokens_seen": found.meta.get("tokens_seen"),
         "step": found.meta.get("step"),
-        "time": time.time(),
         "command": command,
         "conditions": stored.conditions(subject),
     }
-    stored.write(path, about, results)
+    results = kept(subject, tasks, path, about)
     lines = [*table.lines(results), "", f"prompted by {subject.style}; written: {path}"]
     if found.run is not None and (found.run / "report.html").is_file():
         from plm.report.page import write_report
@@ -213,7 +241,7 @@ def main(arguments: list[str]) -> int:
         command = " ".join(["python scripts/evaluate.py", *arguments])
         print("\n".join(run(*split(arguments), command)))
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         return Interrupted.exit_code
     except PlmError as error:
         print(f"error: {error}", file=sys.stderr)

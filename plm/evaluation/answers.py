@@ -6,6 +6,8 @@ from decimal import Decimal, InvalidOperation
 _ANSWER = re.compile(r"^[ \t>*_]*answer[ \t*_]*:[ \t*_]*(.*)$", re.IGNORECASE | re.MULTILINE)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.*)$", re.MULTILINE)
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\$?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\w|\.\d)")
+# U+2212, which mathematical text has where ASCII has a hyphen.
+_MINUS = re.compile(r"\u2212(?=[$\d])")
 _PLAIN = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d+)?")
 
 
@@ -34,8 +36,11 @@ def answer_of(text: str, *, question: str, cut: bool, hashes: bool = False) -> s
 
 
 def normalised(answer: str) -> str:
-    """White space made even; marks of emphasis around it and one full stop at its end removed."""
-    text = " ".join(answer.split()).strip("*`").strip()
+    """White space and minus signs made even; emphasis around it and a full stop at its end removed.
+
+    A minus sign of its own (U+2212) before a number becomes ASCII's.
+    """
+    text = " ".join(_MINUS.sub("-", answer).split()).strip("*`").strip()
     return text[:-1].rstrip("*` ") if text.endswith(".") else text
 
 
@@ -67,5 +72,5 @@ def only_number(answer: str | None) -> str | None:
 
     Several numbers are no answer: one of them would be right by chance.
     """
-    found = _NUMBER.findall(answer) if answer else []
+    found = _NUMBER.findall(_MINUS.sub("-", answer)) if answer else []
     return found[0].replace("$", "") if len(found) == 1 else None

@@ -23,7 +23,8 @@ def nodes(
         names: files of configs/task, without .yaml, or paths of YAML files; a file with `tasks:
             [a, b]` stands for those.
         shared: settings for every task that has them in its file.
-        own: settings for one task, by its name.
+        own: settings for one task, by its name; `a.b` sets b in the mapping a, and leaves the
+            others that are there.
     Raises:
         ConfigError: no such task, a file that is none, a setting that no task has.
     """
@@ -41,8 +42,22 @@ def nodes(
     for name, settings in (own or {}).items():
         if name not in found:
             raise ConfigError(f"{name}.…: no task of this name; there are {', '.join(found)}")
-        found[name] |= settings
+        for path, value in settings.items():
+            _set(found[name], name, path, value)
     return found
+
+
+def _set(node: dict[str, Any], task: str, path: str, value: Any) -> None:
+    *parents, last = path.split(".")
+    at = node
+    for depth, parent in enumerate(parents):
+        if at.get(parent) is None:
+            at[parent] = {}
+        if not isinstance(at[parent], dict):
+            there = ".".join([task, *parents[: depth + 1]])
+            raise ConfigError(f"{task}.{path}={value}: {there}={at[parent]} holds no settings")
+        at = at[parent]
+    at[last] = value
 
 
 def known() -> list[str]:

@@ -11,8 +11,9 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from plm.errors import ConfigError
-from plm.evaluation.answers import answer_of, same_number, same_text
+from plm.evaluation.answers import answer_of, normalised, same_number, same_text
 from plm.evaluation.generated import Generated, Item, drawing
+from plm.evaluation.kinds import check_kinds
 from plm.evaluation.lookup import nearest
 from plm.evaluation.statistics import Figure
 
@@ -53,27 +54,24 @@ def exercises(
             of their own, so they are no item.
         draw: settings of `plm.evaluation.generated.Drawing`.
     Raises:
-        ConfigError: a family that is not there, or seeds that meet those of training.
+        ConfigError: a family that is not there, a value of the wrong kind, or seeds that meet
+            those of training.
     """
-    trained = trained or []
-    if n < 1 or shots < 0 or not families:
-        raise ConfigError(f"n={n} and shots={shots}: one item, one family, no less than 0 shots")
-    for one in trained:
-        if not {"seed", "problems"} <= set(one) <= {"seed", "problems", "families"}:
-            raise ConfigError(f"trained: {one} is not {{seed, problems}}, with families or without")
-        first, last = int(one["seed"]), int(one["seed"]) + int(one["problems"])
-        if first < items_seed + _TRIES * n and items_seed - shots < last:
-            raise ConfigError(
-                f"items_seed={items_seed}: problems {first} to {last - 1} were trained on; item i "
-                f"is problem items_seed + i, so take items_seed={last + shots} or more"
-            )
     settings = {
         "families": families,
         "n": n,
         "items_seed": items_seed,
-        "trained": trained,
+        "trained": [] if trained is None else trained,
         "shots": shots,
     }
+    check_kinds({**settings, "lookup": lookup}, _KINDS)
+    for family, generator in families.items():
+        if generator is not None and not isinstance(generator, dict):
+            raise ConfigError(f"families.{family}={generator} is not a mapping, {{}} or null")
+    if n < 1 or shots < 0 or not families:
+        raise ConfigError(f"n={n} and shots={shots}: one item, one family, no less than 0 shots")
+    for one in settings["trained"]:
+        _apart(one, settings)
 
     def items() -> tuple[list[Item], list[str]]:
         found, notes = [], []
@@ -94,6 +92,29 @@ def exercises(
         baselines=baselines if lookup else None,
         settings=settings,
     )
+
+
+_KINDS = {
+    "families": dict, "n": int, "items_seed": int, "trained": list, "shots": int, "lookup": bool
+}  # fmt: skip
+
+
+def _apart(one: Any, settings: dict[str, Any]) -> None:
+    """Refuse a stretch of trained problems that is none, or that the items' seeds meet."""
+    known = {"seed", "problems"}
+    if not isinstance(one, dict) or not known <= set(one) <= known | {"families"}:
+        raise ConfigError(f"trained: {one} is not {{seed, problems}}, with families or without")
+    try:
+        check_kinds({"families": [], **one}, {**dict.fromkeys(known, int), "families": list[str]})
+    except ConfigError as error:
+        raise ConfigError(f"trained: {one}: {error}") from error
+    seed, shots = settings["items_seed"], settings["shots"]
+    first, last = one["seed"], one["seed"] + one["problems"]
+    if first < seed + _TRIES * settings["n"] and seed - shots < last:
+        raise ConfigError(
+            f"items_seed={seed}: problems {first} to {last - 1} were trained on; item i is problem "
+            f"items_seed + i, so take items_seed={last + shots} or more"
+        )
 
 
 _TRIES = 4
@@ -140,7 +161,7 @@ def _trained(family: str, settings: dict[str, Any]) -> Iterator[tuple[str, str]]
     generator.pop("problems", None)
     for one in settings["trained"]:
         if family in one.get("families", [family]):
-            for problem in _problems(family, generator, int(one["seed"]), int(one["problems"])):
+            for problem in _problems(family, generator, one["seed"], one["problems"]):
                 yield problem.question, problem.answer
 
 
@@ -204,7 +225,7 @@ def right(answer: str | None, wanted: str, family: str, entry: dict[str, Any]) -
     if family in NUMERIC:
         return same_number(answer, wanted)
     if family == "complex_arithmetic":
-        return _complex(answer) == _complex(wanted)
+        return _complex(normalised(answer)) == _complex(wanted)
     return family in STRICT and _full_marks(answer, family, entry)
 
 

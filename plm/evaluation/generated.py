@@ -16,6 +16,7 @@ from plm.evaluation.common import (
     records_of,
     seed_of,
 )
+from plm.evaluation.kinds import check_kinds
 from plm.evaluation.statistics import Figure, mean_of, pass_at_k
 
 BOOTSTRAP_SEED = 0
@@ -95,20 +96,15 @@ def drawing(settings: dict[str, Any]) -> Drawing:
     Raises:
         ConfigError: an unknown setting, or a value of the wrong kind.
     """
-    known = {item.name: item.default for item in fields(Drawing)}
+    kinds = {item.name: type(item.default) for item in fields(Drawing)}
+    kinds |= {"limit": (int, None)}
     for name, value in settings.items():
-        if name not in known:
+        if name not in kinds:
             raise ConfigError(f"unknown setting {name}={value}")
-        if name == "k" or (name == "limit" and value is None):
-            continue
-        wanted = int if name == "limit" else type(known[name])
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or (wanted is int and not isinstance(value, int)):
-            kind = "a whole number" if wanted is int else "a number"
-            raise ConfigError(f"{name}={value} is not {kind}")
+    check_kinds(settings, {n: kind for n, kind in kinds.items() if n in settings and n != "k"})
     k = settings.get("k", (1,))
-    several = [k] if isinstance(k, int) else list(k) if isinstance(k, list | tuple) else [None]
-    if not all(isinstance(one, int) for one in several):
+    several = list(k) if isinstance(k, list | tuple) else [k]
+    if not all(isinstance(one, int) and not isinstance(one, bool) for one in several):
         raise ConfigError(f"k={k} is not a whole number or a list of them")
     return Drawing(**{**settings, "k": tuple(several)})
 

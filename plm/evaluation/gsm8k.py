@@ -11,6 +11,7 @@ from plm.errors import ConfigError, DataError
 from plm.evaluation.answers import answer_of, only_number, same_number
 from plm.evaluation.exercises import STOP
 from plm.evaluation.generated import Generated, Item, drawing
+from plm.evaluation.kinds import check_kinds
 from plm.evaluation.rows import read_rows
 
 HUB, CONFIG = "openai/gsm8k", "main"
@@ -39,8 +40,13 @@ def gsm8k(
         shots_seed: which ones.
         draw: settings of `plm.evaluation.generated.Drawing`.
     Raises:
-        ConfigError: settings that do not go together.
+        ConfigError: a value of the wrong kind, or settings that do not go together.
     """
+    told = {"path": path, "split": split, "shots": shots}
+    told |= {"shots_path": shots_path, "shots_seed": shots_seed}
+    text = (str, None)
+    kinds = {"path": text, "split": str, "shots": int, "shots_path": text, "shots_seed": int}
+    check_kinds(told, kinds)
     if shots < 0:
         raise ConfigError(f"shots={shots} is negative")
     if shots and shots_path is None and path is not None and path.endswith((".jsonl", ".gz")):

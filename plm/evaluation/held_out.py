@@ -11,6 +11,7 @@ from plm.batch import IGNORE_INDEX
 from plm.data import tokenizer as bpe
 from plm.data.loader import assemble, cumulative_lengths
 from plm.data.order import Windows
+from plm.data.packing import PackedStream
 from plm.data.prepared import MANIFEST, Prepared
 from plm.errors import ConfigError, DataError
 from plm.evaluation.common import (
@@ -23,6 +24,7 @@ from plm.evaluation.common import (
     notes_of,
     records_of,
 )
+from plm.evaluation.kinds import check_kinds
 from plm.evaluation.scoring import token_logps
 from plm.evaluation.statistics import Figure, ratio_of
 from plm.model.context import Context
@@ -38,7 +40,11 @@ class HeldOut:
         data: folder of a prepared recipe; null: what the evaluated run was trained on.
         sources: names; null: all.
         windows: at most so many a source, evenly spread.
-        seq_len, isolate_documents: of a window; null: as the run was trained.
+        seq_len, isolate_documents: of a window; null: as the run was trained. Conversations are
+            read in the windows that they were packed into, of the data's block_tokens.
+        limit: as windows, the smaller of the two; so it counts for each source.
+    Raises:
+        ConfigError: a value of the wrong kind, or below 1.
     """
 
     def __init__(
@@ -51,16 +57,33 @@ class HeldOut:
         isolate_documents: bool | None = None,
         limit: int | None = None,
     ) -> None:
-        if windows < 1 or (limit is not None and limit < 1):
-            raise ConfigError(f"windows={windows} and limit={limit} must be at least 1")
+        told = {"data": data, "sources": sources, "windows": windows, "seq_len": seq_len}
+        told |= {"isolate_documents": isolate_documents, "limit": limit}
+        check_kinds(told, _KINDS)
+        for name in ("windows", "seq_len", "limit"):
+            if told[name] is not None and told[name] < 1:
+                raise ConfigError(f"{name}={told[name]} must be at least 1")
         self.data, self.sources = data, sources
         self.windows = windows if limit is None else min(windows, limit)
         self.seq_len, self.isolate = seq_len, isolate_documents
         self._prepared: Prepared | None = None
 
     def check(self, subject: Any) -> None:
-        """Open the data, so that what is missing is said before anything runs."""
-        self._names(self._open(subject))
+        """Open the data, so that what is missing is said before anything runs.
+
+        Raises:
+            ConfigError: no such source, or windows of another length than conversations have.
+        """
+        prepared = self._open(subject)
+        size, _ = self._window(subject)
+        for name in self._names(prepared):
+            if isinstance(prepared.held_out[name], PackedStream) and size != prepared.block_tokens:
+                raise ConfigError(
+                    f"held_out: seq_len={size}: the conversations of {name} in {prepared.folder} "
+                    f"are packed into windows of block_tokens={prepared.block_tokens} and are read "
+                    f"whole; seq_len must be {prepared.block_tokens}, which the model's context of "
+                    f"{subject.max_len} must hold"
+                )
 
     def run(self, subject: Any, share: Share = Share()) -> Part:  # noqa: B008
         """Nats, tokens and bytes of this process's windows."""
@@ -116,6 +139,16 @@ class HeldOut:
         )
 
 
+_KINDS = {
+    "data": (str, None),
+    "sources": (list[str], None),
+    "windows": int,
+    "seq_len": (int, None),
+    "isolate_documents": (bool, None),
+    "limit": (int, None),
+}
+
+
 def open_held_out(folder: str | None, subject: Any) -> Prepared:
     """The prepared data of a task, checked against the model's tokenizer.
 
@@ -123,12 +156,12 @@ def open_held_out(folder: str | None, subject: Any) -> Prepared:
         folder: of a prepared recipe; None: the run's.
     Raises:
         ConfigError: there is no run, or the tokens of the data are not the model's.
-        DataError: they are not there any more.
+        DataError: they are not there any more, or an older version prepared them.
     """
     from plm.data.open import find_data
 
     if folder is not None:
-        prepared = Prepared(folder)
+        prepared = _opened(Path(folder))
     elif subject.data is None:
         raise ConfigError(
             "held_out: the model lies in no run folder; name held_out.data=<folder of prepared "
@@ -141,7 +174,7 @@ def open_held_out(folder: str | None, subject: Any) -> Prepared:
                 f"the run's data are not in data.dir={subject.data['dir']} (seen from here); go "
                 "where it was started, or name held_out.data=<folder of prepared data>"
             )
-        prepared = Prepared(found)
+        prepared = _opened(found)
     theirs, ours = bpe.load(prepared.tokenizer_path), subject.tokenizer
     if theirs.get_vocab(with_added_tokens=True) != ours.get_vocab(with_added_tokens=True):
         raise ConfigError(
@@ -149,6 +182,20 @@ def open_held_out(folder: str | None, subject: Any) -> Prepared:
             "its ids would name other text"
         )
     return prepared
+
+
+def _opened(folder: Path) -> Prepared:
+    try:
+        prepared = Prepared(folder)
+        # Looked up only when it is asked for, which would be after the last window.
+        told = prepared.manifest["comparable"]
+        assert isinstance(told, bool)
+        return prepared
+    except KeyError as error:
+        raise DataError(
+            f"{folder / MANIFEST} has no {error.args[0]}: another version prepared it; prepare the "
+            "data again, or name held_out.data=<folder of prepared data>"
+        ) from error
 
 
 def _by_fingerprint(subject: Any) -> Path | None:

@@ -1,14 +1,21 @@
 """HumanEval: functions from their docstrings, run against unit tests in the sandbox.
 
+The tests run in the completion's own process. A word that it prints at its very end says that they
+were reached, so that leaving early, by exit(0) say, does not pass. The word comes through stdin and
+is read only after the tests, so that it is nowhere in the program. This does not stop a completion
+that cheats on purpose: one that reads stdin itself and prints it, or spoils what the tests use,
+does pass. Of a model that was trained against this score, read the answers too.
+
 Paper: Chen et al., Evaluating large language models trained on code (arXiv:2107.03374)
 """
 
-import hashlib
 import re
+import secrets
 from typing import Any
 
 from plm.errors import ConfigError
 from plm.evaluation.generated import Generated, Item, drawing
+from plm.evaluation.kinds import check_kinds
 from plm.evaluation.rows import read_rows
 
 HUB = "openai/openai_humaneval"
@@ -32,7 +39,12 @@ def humaneval(
         limits: settings of `plm.sandbox.Limits` for one program; null: its defaults.
         workers: programs at the same time; null: the sandbox's choice.
         draw: settings of `plm.evaluation.generated.Drawing`.
+    Raises:
+        ConfigError: a value of the wrong kind.
     """
+    told = {"path": path, "limits": limits, "workers": workers}
+    check_kinds(told, {"path": (str, None), "limits": (dict, None), "workers": (int, None)})
+    limits_of(limits)
 
     def items() -> tuple[list[Item], list[str]]:
         rows = read_rows(path, "test", FIELDS, hub=HUB)
@@ -62,16 +74,15 @@ def run_tests(
     Raises:
         ConfigError: limits that the sandbox does not have.
     """
-    from plm.sandbox import Limits, run_many
+    from plm.sandbox import run_many
 
-    try:
-        chosen = Limits(**limits)
-    except TypeError as error:
-        raise ConfigError(f"limits={limits}: {error}") from error
-    programs = [(i, *program(item, text)) for i, (item, text, _) in enumerate(flat) if text.strip()]
-    outcomes = run_many([source for _, source, _ in programs], limits=chosen, workers=workers)
+    programs = [(i, program(item, text)) for i, (item, text, _) in enumerate(flat) if text.strip()]
+    words = [secrets.token_hex(16) for _ in programs]
+    outcomes = run_many(
+        [source for _, source in programs], limits=limits_of(limits), stdin=words, workers=workers
+    )
     found: list[tuple[bool, str | None]] = [(False, "empty") for _ in flat]
-    for (index, _, word), outcome in zip(programs, outcomes, strict=True):
+    for (index, _), word, outcome in zip(programs, words, outcomes, strict=True):
         # A program that ends early, by exit() say, exits with 0 as well: it has not said the word.
         passed = outcome.status == "ok" and outcome.stdout.rstrip().endswith(word)
         ended = "ok" if passed else "ended before its tests" if outcome.status == "ok" else ""
@@ -79,8 +90,22 @@ def run_tests(
     return found
 
 
-def program(item: Item, text: str) -> tuple[str, str]:
-    """The program that tests a completion, and the word that it prints once all tests have passed.
+def limits_of(limits: dict[str, float] | None) -> Any:
+    """The sandbox's limits.
+
+    Raises:
+        ConfigError: one that it does not have, or a value that it cannot be.
+    """
+    from plm.sandbox import Limits
+
+    try:
+        return Limits(**(limits or {}))
+    except TypeError as error:
+        raise ConfigError(f"limits={limits}: {error}") from error
+
+
+def program(item: Item, text: str) -> str:
+    """The program that tests a completion, and writes what it reads once all tests have passed.
 
     Args:
         item: with prompt, entry_point and test.
@@ -91,11 +116,9 @@ def program(item: Item, text: str) -> tuple[str, str]:
     whole = re.search(rf"^def {re.escape(name)}\b", code, re.MULTILINE) is not None
     # What the prompt imports and defines before its function may be needed all the same.
     before = prompt[: prompt.rindex(f"def {name}")] + "\n" if whole else prompt
-    word = hashlib.sha256(f"{item.name}\n{text}".encode("utf-8", "replace")).hexdigest()[:24]
-    return (
-        f"{before}{code}\n\n{item.more['test']}\n\ncheck({name})\nprint()\nprint({word!r})\n",
-        word,
-    )
+    # The module is imported here: the completion may have a `sys` of its own.
+    last = "print()\nprint(__import__('sys').stdin.read())"
+    return f"{before}{code}\n\n{item.more['test']}\n\ncheck({name})\n{last}\n"
 
 
 def code_of(text: str, name: str) -> str:

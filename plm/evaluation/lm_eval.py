@@ -4,13 +4,14 @@ Source: EleutherAI/lm-evaluation-harness, an optional package: `pip install lm-e
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 from plm.errors import ConfigError, DataError
 from plm.evaluation.common import Part, Record, Result, Share, digest_of, notes_of, records_of
-from plm.evaluation.lm_eval_model import language_model
+from plm.evaluation.kinds import check_kinds
+from plm.evaluation.lm_eval_model import asked_of, language_model
 from plm.evaluation.statistics import Z95, Figure
 
 _SEED = 1234
@@ -28,6 +29,8 @@ class LmEval:
         unsafe_code: let lm-eval run programs that the model wrote, in this very process's account
             and outside our sandbox; tasks that need that refuse without it.
         seed: of the draws of examples, and of answers where the task draws them.
+    Raises:
+        ConfigError: a value of the wrong kind, or out of range.
     """
 
     def __init__(
@@ -41,6 +44,12 @@ class LmEval:
         unsafe_code: bool = False,
         seed: int = _SEED,
     ) -> None:
+        told = {"task": task, "num_fewshot": num_fewshot, "limit": limit, "seed": seed}
+        told |= {"include_path": include_path, "max_new_tokens": max_new_tokens}
+        check_kinds({**told, "unsafe_code": unsafe_code}, _KINDS)
+        for name, least in (("num_fewshot", 0), ("limit", 1), ("max_new_tokens", 1), ("seed", 0)):
+            if told[name] is not None and told[name] < least:
+                raise ConfigError(f"{name}={told[name]} must be at least {least}")
         self.task, self.num_fewshot, self.limit = task, num_fewshot, limit
         self.include_path, self.max_new_tokens = include_path, max_new_tokens
         self.unsafe_code, self.seed = unsafe_code, seed
@@ -50,12 +59,14 @@ class LmEval:
         """Load lm-eval and the task's data, so that what is missing is said before anything runs.
 
         Raises:
-            ConfigError: no lm-eval, no such task, or one that runs programs without being allowed.
+            ConfigError: no lm-eval, no such task, one that runs programs without being allowed, or
+                one whose answers may be as long as the model's context.
             DataError: its data cannot be had.
         """
         _harness()
         if self._loaded is None:
             self._loaded = self._load()
+        check_room(self._loaded.tasks, self.max_new_tokens, subject.max_len)
 
     def run(self, subject: Any, share: Share = Share()) -> Part:  # noqa: B008
         """All items, on rank 0; the others have nothing to do."""
@@ -87,6 +98,7 @@ class LmEval:
             {
                 "results": {name: _plain(row) for name, row in told["results"].items()},
                 "n": {name: row["effective"] for name, row in told["n-samples"].items()},
+                "groups": {name: list(some) for name, some in told["group_subtasks"].items()},
                 "num_fewshot": dict(told.get("n-shot", {})),
                 "versions": dict(told.get("versions", {})),
                 "notes": [],
@@ -115,7 +127,7 @@ class LmEval:
         told = next(part.told for part in parts if part.told.get("results"))
         records = records_of(parts)
         return Result(
-            figures=_figures(self.task, told["results"], told["n"]),
+            figures=figures(self.task, told["results"], told["n"], told["groups"]),
             records=records,
             settings={
                 "task": self.task,
@@ -131,11 +143,48 @@ class LmEval:
         )
 
 
+_KINDS = {
+    "task": str,
+    "num_fewshot": (int, None),
+    "limit": (int, None),
+    "include_path": (str, None),
+    "max_new_tokens": (int, None),
+    "unsafe_code": bool,
+    "seed": int,
+}
+
+
+def check_room(tasks: Mapping[str, Any], longest: int | None, context: int) -> None:
+    """Refuse tasks whose answers alone may fill the model's context.
+
+    Args:
+        tasks: of lm-eval, by name.
+        longest: what is asked for in the place of the tasks' own numbers; None: nothing.
+        context: longest prompt and answer together.
+    Raises:
+        ConfigError: the task, its number and the context.
+    """
+    for name, task in tasks.items():
+        if task.config.output_type != "generate_until":
+            continue
+        asked = asked_of(dict(task.config.generation_kwargs or {}))["max_new_tokens"]
+        if (longest or asked) >= context:
+            raise ConfigError(
+                f"{name}: answers of up to {longest or asked} tokens leave no room for a prompt in "
+                f"the model's context of {context}; set <task>.max_new_tokens below it"
+            )
+
+
 class _Loaded:
     """A task manager whose task is loaded already: simple_evaluate would do so again."""
 
     def __init__(self, manager: Any, loaded: Any) -> None:
         self._manager, self._loaded = manager, loaded
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """The tasks by name, those of groups and of groups in them."""
+        return self._loaded["tasks"]
 
     def load(self, spec: Any) -> Any:
         """The loaded task, whatever is asked for."""
@@ -234,11 +283,21 @@ def _plain(row: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def _figures(
-    task: str, results: dict[str, dict[str, float]], counts: dict[str, int]
+def figures(
+    task: str,
+    results: dict[str, dict[str, float]],
+    counts: dict[str, int],
+    groups: dict[str, list[str]],
 ) -> dict[str, Figure]:
+    """lm-eval's figures with the number of items that each rests on.
+
+    Args:
+        task: whose own figures have no task in their name, and stand first.
+        results: of tasks and groups, `{"acc,none": …, "acc_stderr,none": …}`.
+        counts: items of each task.
+        groups: the tasks and groups of each group.
+    """
     found: dict[str, Figure] = {}
-    total = sum(counts.values())
     for name in sorted(results, key=lambda n: n != task):
         for key, value in results[name].items():
             metric, _, filtering = key.partition(",")
@@ -247,5 +306,12 @@ def _figures(
             error = results[name].get(f"{metric}_stderr,{filtering}", float("nan"))
             label = _named(metric, filtering) + ("" if name == task else f"/{name}")
             low, high = value - Z95 * error, value + Z95 * error
-            found[label] = Figure(value, error, low, high, counts.get(name, total), "reported")
+            n = _items_of(name, counts, groups)
+            found[label] = Figure(value, error, low, high, n, "reported")
     return found
+
+
+def _items_of(name: str, counts: dict[str, int], groups: dict[str, list[str]]) -> int:
+    if name in counts:
+        return counts[name]
+    return sum(_items_of(one, counts, groups) for one in groups.get(name, []))

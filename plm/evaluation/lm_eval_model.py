@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, DataError
 from plm.evaluation.common import seed_of
 from plm.evaluation.scoring import score
 
@@ -78,13 +78,20 @@ def loglikelihoods(
     """Sum of the continuation's log-probabilities, and whether greedy decoding would write it.
 
     Args:
-        pairs: context, at least one id, and continuation; cut on the left to the model's context.
+        pairs: context and continuation, at least one id each; cut on the left to the model's
+            context.
+    Raises:
+        DataError: a continuation is empty: an answer of no tokens would be sure, and win.
+        ConfigError: one is longer than the model's context.
     """
-    found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
-    rows, places = [], []
+    rows = []
     for index, (context, continuation) in enumerate(pairs):
         if not continuation:
-            continue
+            raise DataError(
+                f"request {index + 1} of {len(pairs)}: the continuation of {len(context)} tokens "
+                "is empty, so that there is nothing to score; see that the task's doc_to_choice "
+                "and doc_to_target give a text for every item"
+            )
         ids = [*context, *continuation][-(subject.max_len + 1) :]
         if len(ids) <= len(continuation):
             raise ConfigError(
@@ -92,10 +99,7 @@ def loglikelihoods(
                 f"{subject.max_len}"
             )
         rows.append((ids, len(continuation)))
-        places.append(index)
-    for index, scored in zip(places, score(subject, rows), strict=True):
-        found[index] = float(scored.logps.sum()), bool(scored.greedy.all())
-    return found
+    return [(float(one.logps.sum()), bool(one.greedy.all())) for one in score(subject, rows)]
 
 
 def rolling(subject: Any, texts: list[str]) -> list[float]:
@@ -134,7 +138,7 @@ def generate(subject: Any, requests: list[tuple[str, dict[str, Any]]], seed: int
         alike.setdefault(repr(sorted(settings.items())), []).append(index)
     end = subject.tokenizer.id_to_token(subject.end_of_text)
     for places in alike.values():
-        asked = _asked(requests[places[0]][1])
+        asked = asked_of(requests[places[0]][1])
         room = subject.max_len - asked["max_new_tokens"]
         if room < 1:
             raise ConfigError(
@@ -154,7 +158,7 @@ def generate(subject: Any, requests: list[tuple[str, dict[str, Any]]], seed: int
     return found
 
 
-def _asked(settings: dict[str, Any]) -> dict[str, Any]:
+def asked_of(settings: dict[str, Any]) -> dict[str, Any]:
     """A task's generation settings in our names."""
     until = settings.get("until") or []
     lengths = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -168,4 +172,7 @@ def _asked(settings: dict[str, Any]) -> dict[str, Any]:
     if draws:
         kinds = {"top_p": float, "top_k": int, "min_p": float}
         found |= {n: kind(settings[n]) for n, kind in kinds.items() if settings.get(n) is not None}
+        # Other programs say -1 for all tokens, where ours says 0.
+        if found.get("top_k") == -1:
+            found["top_k"] = 0
     return found

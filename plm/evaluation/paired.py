@@ -1,7 +1,7 @@
 """Two results on the same items, item by item.
 
-McNemar's exact test for right and wrong; the paired bootstrap over items for shares of samples;
-mean paired differences with a standard error for losses.
+McNemar's exact test for right and wrong; a test by flipped signs for shares of samples; mean paired
+differences with a standard error for losses. Intervals of the first two are the bootstrap's.
 """
 
 import math
@@ -13,11 +13,12 @@ from plm.errors import ConfigError
 from plm.evaluation.generated import BOOTSTRAP_SEED
 from plm.evaluation.statistics import (
     Z95,
+    bootstrap,
     mcnemar,
     normal_p,
-    paired_bootstrap,
     pass_at_k,
     ratio_of,
+    sign_flip,
 )
 
 Items = list[dict[str, Any]]
@@ -33,7 +34,7 @@ class Compared:
         difference: second less first.
         low, high: 95 % interval of the difference; NaN where no item tells the two apart.
         p: two-sided, that there is no difference.
-        test: mcnemar, bootstrap or normal.
+        test: mcnemar, sign_flip or normal.
         n: items in common, which is all of them.
         only_first, only_second: items that one alone got right; None for other tests.
     """
@@ -162,18 +163,20 @@ def _values(task: str, left: Items, right: Items) -> list[Compared]:
 def _shares(
     task: str, figure: str, left: Items, right: Items, value: Callable[[dict[str, Any]], float]
 ) -> Compared:
-    """A mean over items: McNemar where all are right or wrong, with the bootstrap's interval."""
+    """A mean over items: McNemar where all are right or wrong, else signs are flipped."""
     a, b = [value(r) for r in left], [value(r) for r in right]
     differences = [y - x for x, y in zip(a, b, strict=True)]
-    low, high, p = paired_bootstrap(differences, BOOTSTRAP_SEED)
+    low, high = bootstrap(differences, BOOTSTRAP_SEED)
     if not any(differences):
         # Resampling items that all agree says nothing of those that were not asked.
         low = high = math.nan
-    told: dict[str, Any] = {"test": "bootstrap", "p": p}
+    told: dict[str, Any]
     if all(x in (0.0, 1.0) for x in [*a, *b]):
         only = sum(d < 0 for d in differences), sum(d > 0 for d in differences)
         told = {"test": "mcnemar", "p": mcnemar(*only)}
         told |= {"only_first": only[0], "only_second": only[1]}
+    else:
+        told = {"test": "sign_flip", "p": sign_flip(differences, BOOTSTRAP_SEED)}
     first, second = _mean(a), _mean(b)
     return Compared(task, figure, first, second, second - first, low, high, n=len(a), **told)
 

@@ -22,7 +22,7 @@ def evaluate(
     *,
     share: Share = Share(),  # noqa: B008
     gather: Gather = lambda part: [part],
-    tell: Callable[[str, float], None] = lambda name, seconds: None,
+    tell: Callable[[str, Result, float], None] = lambda name, result, seconds: None,
 ) -> dict[str, Result]:
     """Every task's result, the same on every process.
 
@@ -31,7 +31,7 @@ def evaluate(
         tasks: by name.
         share: this process's part of the items.
         gather: the parts of all processes; every process calls it once a task.
-        tell: told of each task that has ended, and how long it took.
+        tell: told of each task that has ended, what came of it, and how long it took.
     """
     found = {}
     for name, task in tasks.items():
@@ -39,7 +39,7 @@ def evaluate(
         with undisturbed(subject.model):
             part = task.run(subject, share)
         found[name] = task.result(subject, gather(part))
-        tell(name, time.perf_counter() - begun)
+        tell(name, found[name], time.perf_counter() - begun)
     return found
 
 

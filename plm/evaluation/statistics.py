@@ -1,7 +1,8 @@
 """Estimates and their spread: pass@k, intervals, standard errors, paired tests.
 
 Paper: Chen et al., Evaluating large language models trained on code (arXiv:2107.03374)
-Also: Wilson (1927) for the interval of a share, McNemar (1947), exact, for paired answers.
+Also: Wilson (1927) for the interval of a share; McNemar (1947), exact, for paired answers; Fisher's
+    test by flipped signs (1935) for other paired differences.
 """
 
 import math
@@ -13,6 +14,10 @@ import numpy as np
 Z95 = 1.959963984540054
 """Two-sided 95 % point of the normal distribution."""
 RESAMPLES = 2000
+EXACT_ITEMS = 12
+"""Up to so many items that differ, all ways to flip signs are gone through."""
+FLIPS = 9999
+"""Ways that are drawn where there are more items."""
 
 
 class Figure(NamedTuple):
@@ -133,22 +138,32 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
-def paired_bootstrap(differences: Sequence[float], seed: int) -> tuple[float, float, float]:
-    """95 % interval of a mean difference over items, and the two-sided p that it is 0.
+def sign_flip(differences: Sequence[float], seed: int) -> float:
+    """Two-sided p that a mean difference over items is 0: by chance, each could have either sign.
 
     Args:
-        differences: second less first, one an item, at least one.
+        differences: second less first, one an item.
+        seed: of the flips that are drawn, above `EXACT_ITEMS` items that differ.
     Returns:
-        low, high, p; p is at least 2 / RESAMPLES, unless all differences are 0: then it is 1.
+        Share of the ways to flip signs that give a mean as far from 0, or farther; below
+        2 / 2**n of n items that differ it cannot be, nor below 1 / (FLIPS + 1).
     """
-    values = np.asarray(differences, dtype=np.float64)
-    if not values.any():
-        return 0.0, 0.0, 1.0
-    draws = _resampled(values, seed)
-    below = (np.sum(draws <= 0) + 1) / (RESAMPLES + 1)
-    above = (np.sum(draws >= 0) + 1) / (RESAMPLES + 1)
-    low, high = _percentiles(draws)
-    return low, high, float(min(1.0, 2 * min(below, above)))
+    values = np.asarray([d for d in differences if d], dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        return 1.0
+    # Sums in another order round otherwise, and equal ones must count.
+    least = abs(values.sum()) - 1e-9 * np.abs(values).sum()
+    if n <= EXACT_ITEMS:
+        flips = np.arange(2**n)[:, None] >> np.arange(n) & 1
+        return float(np.mean(np.abs((1 - 2 * flips) @ values) >= least))
+    draw, met = np.random.default_rng(seed), 0
+    part = max(1, 4_000_000 // n)
+    for low in range(0, FLIPS, part):
+        flips = draw.integers(0, 2, size=(min(part, FLIPS - low), n), dtype=np.int8)
+        met += int(np.sum(np.abs((1 - 2 * flips) @ values) >= least))
+    # The outcome itself is one of the ways, so that p is never 0.
+    return (met + 1) / (FLIPS + 1)
 
 
 def normal_p(value: float, error: float) -> float:

@@ -40,6 +40,69 @@ def test_settings_go_where_they_are_taken():
     assert choices.nodes(["gsm8k"])["gsm8k"]["limit"] is None
 
 
+def test_a_setting_inside_another_leaves_its_neighbours():
+    before = choices.nodes(["exercises"])["exercises"]["families"]
+    own = {"exercises": {"families.gcd.max_value": 9, "families.lcm.min_value": 2}}
+    after = choices.nodes(["exercises"], own=own)["exercises"]["families"]
+    assert len(before) == 17 and set(after) == set(before)
+    assert after["gcd"] == {"max_value": 9} and after["lcm"] == {"max_value": 300, "min_value": 2}
+    assert after["count_bits"] == before["count_bits"]
+    # A mapping itself takes the place of the other; null may become one.
+    whole = {"exercises": {"families": {"gcd": {}}}, "humaneval": {"limits.cpu_s": 1}}
+    found = choices.nodes(["exercises", "humaneval"], own=whole)
+    assert found["exercises"]["families"] == {"gcd": {}}
+    assert found["humaneval"]["limits"] == {"cpu_s": 1}
+    with pytest.raises(ConfigError, match=r"exercises\.n\.x=1: exercises\.n=50 holds no settings"):
+        choices.nodes(["exercises"], own={"exercises": {"n.x": 1}})
+
+
+@pytest.mark.parametrize(
+    ("task", "setting", "value", "message"),
+    [
+        ("exercises", "n", "abc", "exercises: n=abc is not a whole number"),
+        ("exercises", "n", 1.5, r"exercises: n=1\.5 is not a whole number"),
+        ("exercises", "n", True, "exercises: n=True is not a whole number"),
+        ("exercises", "shots", "abc", "exercises: shots=abc is not a whole number"),
+        ("exercises", "items_seed", "x", "exercises: items_seed=x is not a whole number"),
+        ("exercises", "families", ["gcd"], r"families=\['gcd'\] is not a mapping, {a: …}"),
+        ("exercises", "families.gcd", 5, r"families\.gcd=5 is not a mapping, {} or null"),
+        ("exercises", "lookup", "maybe", "lookup=maybe is not true or false"),
+        ("exercises", "trained", 3, "trained=3 is not a list"),
+        (
+            "exercises",
+            "trained",
+            [{"seed": 1, "problems": "x"}],
+            "trained: .*: problems=x is not a whole number",
+        ),
+        (
+            "exercises",
+            "trained",
+            [{"seed": 1, "problems": 2, "families": "gcd"}],
+            "trained: .*: families=gcd is not a list of names",
+        ),
+        ("exercises", "samples", "many", "samples=many is not a whole number"),
+        ("exercises", "temperature", "hot", "temperature=hot is not a number"),
+        ("exercises", "limit", "x", "limit=x is not a whole number or null"),
+        ("exercises", "k", True, "k=True is not a whole number or a list of them"),
+        ("held_out", "windows", "x", "held_out: windows=x is not a whole number"),
+        ("held_out", "seq_len", "abc", "held_out: seq_len=abc is not a whole number or null"),
+        ("held_out", "seq_len", 0, "held_out: seq_len=0 must be at least 1"),
+        ("held_out", "isolate_documents", "maybe", "isolate_documents=maybe is not true or false"),
+        ("held_out", "sources", "math", r"sources=math is not a list of names, \[a,b\] or null"),
+        ("gsm8k", "shots", "x", "gsm8k: shots=x is not a whole number"),
+        ("gsm8k", "shots_seed", "x", "gsm8k: shots_seed=x is not a whole number"),
+        ("gsm8k", "path", 5, "gsm8k: path=5 is not text or null"),
+        ("piqa", "unsafe_code", "maybe", "piqa: unsafe_code=maybe is not true or false"),
+        ("piqa", "num_fewshot", "x", "piqa: num_fewshot=x is not a whole number or null"),
+        ("piqa", "limit", 0, "piqa: limit=0 must be at least 1"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_one_line(task: str, setting: str, value, message: str):
+    nodes = choices.nodes([task], own={task: {setting: value}})
+    with pytest.raises(ConfigError, match=message):
+        choices.built(nodes)
+
+
 def test_a_file_of_ones_own(tmp_path: Path):
     path = tmp_path / "mine.yaml"
     path.write_text("_target_: plm.evaluation.gsm8k.gsm8k\npath: a.jsonl\n")

@@ -86,6 +86,7 @@ def test_forms_of_one_answer():
     pair = {"answer": "-5.0 + 20.0i", "metadata": {}}
     assert right("-5 + 20i", "-5 + 20i", "complex_arithmetic", pair)
     assert right("-5+20.0i", "-5 + 20i", "complex_arithmetic", pair)
+    assert right("\u22125+20.0i", "-5 + 20i", "complex_arithmetic", pair)
     assert not right("-5 + 2i", "-5 + 20i", "complex_arithmetic", pair)
     assert "chain_sum" in NUMERIC and right("07.0", "7", "chain_sum", {"answer": "7"})
     assert not right("07", "7", "base_conversion", {"answer": "7"})

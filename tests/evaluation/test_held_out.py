@@ -1,11 +1,14 @@
 """Held-out figures against the run's own validation, and by hand over single windows."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from plm.data import tokenizer as bpe
 from plm.data.prepare import prepare
 from plm.data.prepared import Prepared
 from plm.data.recipe import load_recipe
@@ -14,6 +17,7 @@ from plm.evaluation.common import Share
 from plm.evaluation.held_out import HeldOut
 from plm.evaluation.subject import Subject
 from plm.stages.evaluate import validate
+from tests.data.test_conversation_shards import BLOCK, rows, write_recipe
 from tests.model.common import logits_of, tiny
 
 
@@ -37,8 +41,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def subject(prepared: Prepared) -> Subject:
-    from plm.data import tokenizer as bpe
-
     tokenizer = bpe.load(prepared.tokenizer_path)
     model = tiny("scale.vocab_size=300", dtype=torch.float64).eval()
     end = tokenizer.token_to_id(prepared.end_of_text)
@@ -118,6 +120,37 @@ def test_data_of_a_run_are_found_by_their_fingerprint(prepared: Prepared, subjec
         HeldOut().check(subject)
     subject.fingerprint = prepared.fingerprint
     HeldOut().check(subject)
+
+
+def test_conversations_are_read_in_their_own_windows(subject: Subject, tmp_path: Path):
+    made = prepare(
+        load_recipe(write_recipe(tmp_path, rows(80))),
+        data_dir=tmp_path / "data",
+        vocab_size=320,
+        block_tokens=BLOCK,
+        workers=1,
+    )
+    subject.tokenizer = bpe.load(made.tokenizer_path)
+    subject.model = tiny("scale.vocab_size=320", dtype=torch.float64).eval()
+    subject.max_len, subject.window = 2 * BLOCK, (BLOCK, True)
+    task = HeldOut(str(made.folder), windows=2)
+    task.check(subject)
+    assert figures(task, subject).figures["loss"].value > 0
+    with pytest.raises(ConfigError, match=rf"seq_len=32: .*talk.*seq_len must be {BLOCK}"):
+        HeldOut(str(made.folder), seq_len=32).check(subject)
+    # A model whose context is shorter cannot read them.
+    subject.max_len = BLOCK - 1
+    with pytest.raises(ConfigError, match=rf"seq_len must be {BLOCK}, which the model's context"):
+        task.check(subject)
+
+
+def test_data_of_another_version_are_named(prepared: Prepared, subject: Subject, tmp_path: Path):
+    folder = shutil.copytree(prepared.folder, tmp_path / "old")
+    told = json.loads((folder / "manifest.json").read_text())
+    del told["end_of_text"]
+    (folder / "manifest.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"manifest\.json has no end_of_text: .*prepare the data"):
+        HeldOut(str(folder)).check(subject)
 
 
 def _node() -> dict:

@@ -60,9 +60,33 @@ def test_wrong_degenerate_and_cheating_ones():
     assert ended[5:7] == ["ended before its tests"] * 2 and ended[8] in ("cpu_time", "wall_time")
 
 
-def test_the_word_is_another_one_for_every_answer():
-    assert program(ADD, BODY)[1] != program(ADD, BODY + "#")[1]
-    assert program(ADD, BODY) == program(ADD, BODY)
+def test_printing_all_constants_and_leaving_does_not_pass():
+    """A word in the program's text, as it once was, would be among them."""
+    leaving = (
+        "    pass\nimport os, sys\nconstants = sys._getframe().f_code.co_consts\n"
+        "words = [one for one in constants if isinstance(one, str) and ' ' not in one]\n"
+        "for one in words:\n    if len(one) > 20:\n        print(one, flush=True)\n"
+        "os._exit(0)\n"
+    )
+    (outcome,) = run_tests([(ADD, leaving, False)], {}, None)
+    assert outcome == (False, "ended before its tests")
+
+
+def test_the_word_is_not_in_the_program(monkeypatch: pytest.MonkeyPatch):
+    """Another one for each program, by stdin alone."""
+    import plm.sandbox
+
+    seen, real = {}, plm.sandbox.run_many
+
+    def watched(programs, *, stdin, **settings):
+        seen.update(zip(programs, stdin, strict=True))
+        return real(programs, stdin=stdin, **settings)
+
+    monkeypatch.setattr(plm.sandbox, "run_many", watched)
+    assert passed(BODY, BODY + "#") == [True, True]
+    assert len(set(seen.values())) == 2 and all(len(word) == 32 for word in seen.values())
+    assert not any(word in source for word in seen.values() for source in seen)
+    assert program(ADD, BODY) in seen
 
 
 def test_code_blocks():
@@ -71,9 +95,18 @@ def test_code_blocks():
     assert code_of("```\ndef f(): 1\n```\n```\nb\n```", "f") == "def f(): 1"
 
 
-def test_unknown_limits_are_named():
-    with pytest.raises(ConfigError, match=r"limits=.*colour"):
-        run_tests([(ADD, BODY, False)], {"colour": 1}, None)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"limits": {"colour": 1}}, r"limits=.*colour"),
+        ({"limits": {"cpu_s": "abc"}}, r"limits\.cpu_s='abc' is not a number"),
+        ({"limits": "abc"}, "limits=abc is not a mapping, {a: …} or null"),
+        ({"workers": "x"}, "workers=x is not a whole number or null"),
+    ],
+)
+def test_settings_of_the_wrong_kind_are_named_before_anything_runs(settings, message: str):
+    with pytest.raises(ConfigError, match=message):
+        humaneval("nowhere.jsonl", **settings)
 
 
 @pytest.mark.slow

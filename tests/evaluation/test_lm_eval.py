@@ -3,6 +3,7 @@
 import builtins
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from plm.errors import ConfigError, DataError
 from plm.evaluation.choices import CONFIGS
 from plm.evaluation.common import Share
-from plm.evaluation.lm_eval import LmEval
+from plm.evaluation.lm_eval import LmEval, check_room, figures
 from plm.evaluation.paired import compare
 from plm.evaluation.stored import plain
 from plm.evaluation.subject import Subject, subject_of
@@ -209,6 +210,62 @@ def test_what_cannot_be_had_is_one_line(ours: Subject, local: Path, tmp_path: Pa
     (tmp_path / "plm_unsafe.yaml").write_text(text + "unsafe_code: true\n")
     with pytest.raises(ConfigError, match=r"plm_unsafe runs programs.*unsafe_code=true"):
         LmEval("plm_unsafe", include_path=str(tmp_path)).check(ours)
+
+
+def tasks_of(**kinds: tuple[str, dict[str, Any] | None]) -> dict[str, Any]:
+    """Tasks as lm-eval has them, as far as their room is looked at."""
+    return {
+        name: SimpleNamespace(config=SimpleNamespace(output_type=kind, generation_kwargs=settings))
+        for name, (kind, settings) in kinds.items()
+    }
+
+
+def test_answers_that_fill_the_context_are_refused_before_anything_runs():
+    some = tasks_of(
+        choice=("multiple_choice", None),
+        short=("generate_until", {"max_gen_toks": 255}),
+        long=("generate_until", {"until": ["x"], "max_gen_toks": 256}),
+    )
+    with pytest.raises(ConfigError, match=r"long: answers of up to 256 .* context of 256; set <ta"):
+        check_room(some, None, 256)
+    check_room(some, None, 257)
+    check_room(some, 100, 256)
+    with pytest.raises(ConfigError, match="short: answers of up to 300 tokens"):
+        check_room(some, 300, 256)
+    # A task that says nothing gets our own number.
+    with pytest.raises(ConfigError, match="silent: answers of up to 256 tokens"):
+        check_room(tasks_of(silent=("generate_until", None)), None, 200)
+
+
+def test_each_group_has_its_own_number_of_items():
+    results = {
+        name: {"acc,none": 0.5, "acc_stderr,none": 0.1} for name in ("all", "stem", "a", "b", "c")
+    }
+    groups = {"all": ["stem", "c"], "stem": ["a", "b"]}
+    found = figures("all", results, {"a": 3, "b": 4, "c": 5}, groups)
+    told = {name: figure.n for name, figure in found.items()}
+    assert told == {"acc": 12, "acc/stem": 7, "acc/a": 3, "acc/b": 4, "acc/c": 5}
+    assert next(iter(found)) == "acc"
+
+
+@pytest.mark.peers
+def test_a_group_and_the_room_by_lm_eval_itself(ours: Subject, local: Path, tmp_path: Path):
+    for name, changed in (("a", "plm_choice_a"), ("b", "plm_choice_b"), ("c", "plm_choice_c")):
+        text = (local / "plm_choice.yaml").read_text().replace("plm_choice", changed)
+        (tmp_path / f"{name}.yaml").write_text(text)
+    mean = "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    inner = "group: plm_inner\ntask: [plm_choice_a, plm_choice_b]\n" + mean
+    (tmp_path / "inner.yaml").write_text(inner)
+    outer = "group: plm_outer\ntask: [plm_inner, plm_choice_c]\n" + mean
+    (tmp_path / "outer.yaml").write_text(outer)
+    found = run(LmEval("plm_outer", include_path=str(tmp_path), limit=4), ours).figures
+    told = {name: figure.n for name, figure in found.items() if name.startswith("acc")}
+    assert told["acc"] == 12 and told["acc/plm_inner"] == 8 and told["acc/plm_choice_c"] == 4
+    text = (local / "plm_generate.yaml").read_text().replace("plm_generate", "plm_long")
+    (tmp_path / "long.yaml").write_text(text.replace("max_gen_toks: 12", "max_gen_toks: 256"))
+    with pytest.raises(ConfigError, match="plm_long: answers of up to 256 tokens"):
+        LmEval("plm_long", include_path=str(tmp_path)).check(ours)
+    LmEval("plm_long", include_path=str(tmp_path), max_new_tokens=9).check(ours)
 
 
 def test_its_absence_is_named(subject: Subject, monkeypatch: pytest.MonkeyPatch):

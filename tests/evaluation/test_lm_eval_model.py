@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, DataError
 from plm.evaluation import lm_eval_model as m
 from plm.evaluation.subject import Subject
 from plm.formats.chat import Chat
@@ -18,14 +18,28 @@ def total(subject: Subject, ids: list[int], n: int) -> float:
 def test_loglikelihoods_in_order_and_cut_on_the_left(subject):
     subject.max_len = 20
     long = [i % 290 for i in range(3, 60)]
-    pairs = [([1, 2, 3], [4, 5]), (long, [7, 8, 9]), ([9], [3]), ([5, 6], [])]
+    pairs = [([1, 2, 3], [4, 5]), (long, [7, 8, 9]), ([9], [3])]
     found = m.loglikelihoods(subject, pairs)
     assert found[0][0] == pytest.approx(total(subject, [1, 2, 3, 4, 5], 2))
     cut = [*long, 7, 8, 9][-21:]
     assert found[1][0] == pytest.approx(total(subject, cut, 3))
-    assert found[3] == (0.0, True)
+    assert found[2][0] == pytest.approx(total(subject, [9, 3], 1))
+    assert m.loglikelihoods(subject, []) == []
     with pytest.raises(ConfigError, match="continuation of 30 tokens does not fit"):
         m.loglikelihoods(subject, [([1], list(range(30)))])
+
+
+def test_an_empty_continuation_is_refused(subject):
+    """It would be sure, and win over every answer with tokens."""
+    with pytest.raises(DataError, match="request 2 of 2: the continuation of 3 tokens is empty"):
+        m.loglikelihoods(subject, [([1], [2]), ([5, 6, 7], [])])
+
+
+@pytest.mark.parametrize(("top_k", "ours"), [(-1, 0), (0, 0), (40, 40)])
+def test_minus_one_is_all_tokens(subject, top_k: int, ours: int):
+    settings = {"do_sample": True, "temperature": 1.0, "top_k": top_k, "max_gen_toks": 3}
+    assert m.asked_of(settings)["top_k"] == ours
+    assert len(m.generate(subject, [("some text", settings)], 0)) == 1
 
 
 def test_greedy_is_said_of_the_whole_continuation(subject):

@@ -45,7 +45,7 @@ def test_equal_results_tell_nothing():
     assert found.p == 1.0 and math.isnan(found.low) and found.plain()["low"] is None
 
 
-def test_samples_use_the_bootstrap_and_pass_at_k():
+def test_samples_use_flipped_signs_and_pass_at_k():
     def several(counts: list[int]) -> dict[str, Any]:
         told = answers("0" * len(counts))
         for record, count in zip(told["items"], counts, strict=True):
@@ -53,7 +53,9 @@ def test_samples_use_the_bootstrap_and_pass_at_k():
         return {**told, "settings": {"samples": 4, "k": [1, 2]}}
 
     accuracy, *_, passed = compare("t", several([0, 1, 2, 3]), several([1, 2, 3, 4]))
-    assert accuracy.test == passed.test == "bootstrap" and passed.figure == "pass@2"
+    assert accuracy.test == passed.test == "sign_flip" and passed.figure == "pass@2"
+    # Four items of the same sign: 2 ways of 16, and not the least that a bootstrap can say.
+    assert accuracy.p == 2 / 16
     assert accuracy.difference == pytest.approx(0.25) and accuracy.low == pytest.approx(0.25)
     assert passed.first == pytest.approx((0 + 1 / 2 + 5 / 6 + 1) / 4)
 
@@ -87,7 +89,7 @@ def test_metrics_of_lm_eval():
 
     acc, f1 = compare("t", told([0, 0, 1], [0.2, 0.2, 0.4]), told([1, 0, 1], [0.4, 0.2, 0.6]))
     assert (acc.test, acc.only_second, acc.p) == ("mcnemar", 1, 1.0)
-    assert f1.test == "bootstrap" and f1.difference == pytest.approx(0.4 / 3)
+    assert f1.test == "sign_flip" and f1.p == 2 / 4 and f1.difference == pytest.approx(0.4 / 3)
 
 
 @pytest.mark.parametrize(

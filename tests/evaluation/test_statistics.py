@@ -94,12 +94,47 @@ def test_mcnemar_of_many_pairs_does_not_overflow():
     assert 0 < s.mcnemar(1000, 1200) < 1e-4
 
 
-def test_paired_bootstrap():
-    assert s.paired_bootstrap([0.0] * 9, 0) == (0.0, 0.0, 1.0)
-    low, high, p = s.paired_bootstrap([0.5, 0.25, 0.5, 0.25] * 10, 0)
-    assert 0 < low < 0.375 < high and p == pytest.approx(2 / (s.RESAMPLES + 1))
-    low, high, p = s.paired_bootstrap([0.5, -0.5] * 20, 0)
-    assert low < 0 < high and p > 0.5
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([0.7], 2 / 2),
+        # Only all of one sign are as far from 0, both ways.
+        ([0.1, 0.2, 0.3], 2 / 8),
+        ([0.1, 0.2, 0.3, 0.4], 2 / 16),
+        # Of sums ±.1 ±.2 ±.4, those of at least .5 in size: .7, .5 and their opposites.
+        ([-0.1, 0.2, 0.4], 4 / 8),
+        # Ties count though their sums round differently: |±.1 ±.1 ±.1| is at least .1 always.
+        ([0.1, 0.1, -0.1], 8 / 8),
+        ([0.0, 0.3, 0.0, 0.2, 0.1], 2 / 8),
+        ([0.0] * 9, 1.0),
+        ([], 1.0),
+    ],
+)
+def test_sign_flip_by_hand(differences: list[float], p: float):
+    assert s.sign_flip(differences, 0) == p == s.sign_flip([-d for d in differences], 1)
+
+
+def test_sign_flip_drawn_is_near_the_exact_one(monkeypatch: pytest.MonkeyPatch):
+    values = [0.5, -0.25, 0.75, 0.5, 1.0, -0.5, 0.25, 0.5, 0.125]
+    exact = s.sign_flip(values, 0)
+    monkeypatch.setattr(s, "EXACT_ITEMS", 0)
+    drawn = s.sign_flip(values, 0)
+    # Three deviations of a share of so many draws.
+    assert drawn == pytest.approx(exact, abs=3 * math.sqrt(exact / s.FLIPS)) and drawn != exact
+    assert s.sign_flip([0.5, 0.25, 0.5, 0.25] * 10, 0) == 1 / (s.FLIPS + 1)
+    assert s.sign_flip([0.5, -0.5] * 20, 0) == 1.0
+    # Drawn in parts that fit the memory.
+    assert s.sign_flip([0.5, -0.25] * 3000, 0) == 1 / (s.FLIPS + 1)
+
+
+@pytest.mark.parametrize("n", [2, 4, 7, 14])
+def test_few_items_do_not_find_what_is_not_there(n: int):
+    """Of 400 pairs without a difference about 5 % may be called one; the bootstrap called more."""
+    draw, false = random.Random(n), 0
+    for _ in range(400):
+        false += s.sign_flip([draw.choice((-1, 1)) * draw.random() for _ in range(n)], 0) <= 0.05
+    # 20 are expected at most; 3 deviations above.
+    assert false <= 20 + 3 * math.sqrt(400 * 0.05 * 0.95)
 
 
 def test_normal_p():

@@ -16,8 +16,9 @@ def store(run: Path, bits: str, task: str = "t", name: str = "e", **changes) -> 
         for i, bit in enumerate(bits)
     ]
     settings = {"seed": 0, "k": [1], **changes.pop("settings", {})}
+    about = {"time": 1.0, **changes.pop("about", {})}
     told = Result({}, items, settings, "d", changes.pop("prompt", "text"), **changes)
-    return stored.write(run / "evaluations" / f"{name}.json", {"time": 1.0}, {task: told})
+    return stored.write(run / "evaluations" / f"{name}.json", about, {task: told})
 
 
 @pytest.fixture
@@ -34,11 +35,34 @@ def test_table_and_json(runs, capsys):
     row = next(line for line in said.splitlines() if line.startswith("t "))
     assert "accuracy" in row and "0.2000" in row and "0.7000" in row and "+0.5000" in row
     assert "mcnemar 1:6" in row and "0.125" in row and row.endswith("10")
-    assert "note: t: prompted by text and by chat" in said
+    assert "note: t: prompted by text and chat" in said
     told = json.loads((second / "comparisons/comparison-a-b.json").read_text())
     (pair,) = told["pairs"]
     assert pair["figures"][0]["p"] == 0.125 and pair["figures"][0]["only_second"] == 6
     assert pair["evaluations"][str(first)]["t"]["time"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "note"),
+    [
+        ({"weights": "last"}, {"weights": "average"}, "weights are last and average"),
+        # Evaluated in training: no weights are named, and no autocast is said by its absence.
+        ({}, {"weights": "average"}, "weights are last and average"),
+        ({"weights": "last"}, {"precision": "32-true"}, None),
+        ({}, {"precision": "bf16-mixed"}, "precision is the dtype's own and bf16-mixed"),
+        (
+            {"conditions": {"dtype": "float32"}},
+            {"conditions": {"dtype": "bfloat16"}},
+            "computed in float32 and bfloat16",
+        ),
+    ],
+)
+def test_other_conditions_are_noted(first, second, note: str | None, tmp_path: Path, capsys):
+    store(tmp_path / "a", "1100", about=first)
+    store(tmp_path / "b", "1010", about=second)
+    assert script.main([f"runs=[{tmp_path}/a,{tmp_path}/b]"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note:")]
+    assert said == ([f"note: t: {note}"] if note else [])
 
 
 def test_several_against_the_first(runs, tmp_path: Path, capsys):

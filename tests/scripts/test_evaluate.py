@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, DataError
 from plm.export.hf import hf
 from plm.formats.common import About
 from scripts import evaluate as script
@@ -37,7 +37,7 @@ def test_arguments():
         ["run=a", "tasks=[x,y]", "k=[1,8]", "n=3", "x.path=b.gz", "x.families.gcd={max_value: 9}"]
     )
     assert chosen["tasks"] == ["x", "y"] and chosen["k"] == [1, 8] and chosen["n"] == 3
-    assert own == {"x": {"path": "b.gz", "families": {"gcd": {"max_value": 9}}}}
+    assert own == {"x": {"path": "b.gz", "families.gcd": {"max_value": 9}}}
     with pytest.raises(ConfigError, match=r"unknown setting 'sample=3'; did you mean samples=…\?"):
         script.split(["sample=3"])
 
@@ -67,6 +67,7 @@ def test_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys, prompt
     assert task["figures"]["accuracy"]["n"] == len(task["items"]) == 4
     assert task["prompt"] == prompt and task["settings"]["temperature"] == 0.7
     assert len(task["items"][0]["texts"]) == 3 and len(task["digest"]) == 64
+    assert "unfinished" not in told and list(told["tasks"]) == ["gsm8k", "exercises"]
     assert told["conditions"]["torch"] == torch.__version__ and told["command"].endswith("a.json")
     # The same command draws the same, and does not write over what is there.
     assert script.main(arguments) == 2
@@ -94,6 +95,9 @@ def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, t
         ([*good, "samples=2"], "samples=2 at temperature=0"),
         ([*good, "n=2"], "n=2: none of gsm8k has the setting n"),
         ([*good, "k=[1"], "k=[1: "),
+        ([*good[:1], "tasks=[exercises]", "n=abc", good[3]], "exercises: n=abc is not a whole"),
+        ([*good, "gsm8k.path.x=1"], "gsm8k.path.x=1: gsm8k.path="),
+        ([*good, "gsm8k.shots_seed=x"], "gsm8k: shots_seed=x is not a whole number"),
         ([*good, "gsm8k.colour=1"], "gsm8k: unknown setting colour=1"),
         ([*good, "piqa.limit=1"], "piqa.…: no task of this name"),
         ([*good[:1], "tasks=[held_out]", good[3]], "name held_out.data="),
@@ -104,6 +108,42 @@ def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, t
         assert message in said.err and len(said.err.splitlines()) == 1, said.err
         assert not said.out
     assert not (tmp_path / "x.json").exists()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, DataError("no more"), RuntimeError("a bug")])
+def test_finished_tasks_are_kept_when_a_later_one_ends_early(
+    folder: Path, problems: Path, tmp_path: Path, capsys, monkeypatch, error
+):
+    from plm.evaluation.generated import Generated
+
+    real = Generated.run
+
+    def broken(self, *arguments):
+        if "families" in self.settings:
+            raise error
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Generated, "run", broken)
+    arguments = [
+        f"run={folder}",
+        "tasks=[gsm8k,exercises,exercises_new]",
+        f"gsm8k.path={problems}",
+        "n=1",
+        "limit=2",
+        "max_new_tokens=4",
+        f"out={tmp_path}/a.json",
+    ]
+    if isinstance(error, RuntimeError):
+        with pytest.raises(RuntimeError, match="a bug"):
+            script.main(arguments)
+    else:
+        assert script.main(arguments) == (75 if error is KeyboardInterrupt else 2)
+    said = capsys.readouterr().err
+    assert f"ended early; {tmp_path}/a.json holds gsm8k" in said
+    told = json.loads((tmp_path / "a.json").read_text())
+    assert list(told["tasks"]) == ["gsm8k"] and len(told["tasks"]["gsm8k"]["items"]) == 2
+    assert told["unfinished"] == ["exercises", "exercises_new"] and told["time"] > 0
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_help_comes_at_once(capsys):
