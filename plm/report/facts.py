@@ -79,15 +79,18 @@ def baselines(run: Run) -> str:
     if not sources:
         return missing("validation before and after (summary.json)")
     rows = []
+    kinds = [kind for kind in _NGRAMS if any(kind in found for found in ngrams.values())]
     for name in sources:
         first, last = before.get(name) or {}, after.get(name) or {}
         ours = last.get("loss")
         row: list[Cell | str] = [name, _nats(first.get("loss"))]
-        row += [_against(ngrams.get(name, {}).get(kind), ours) for kind in _NGRAMS]
+        row += [_against(ngrams.get(name, {}).get(kind), ours) for kind in kinds]
         row += [Cell(_nats(ours), "ours"), _nats(first.get("bpb")), _nats(last.get("bpb"))]
         rows.append(row)
-    head = ["source", "before", *_NGRAMS.values(), "after", "bits/byte before", "bits/byte after"]
-    note = "Nats a token on the validation split. ✓: the model is lower; ✗: it is not."
+    names = [_NGRAMS[kind] for kind in kinds]
+    head = ["source", "before", *names, "after", "bits/byte before", "bits/byte after"]
+    note = "Nats a token on the validation split."
+    note += " ✓: the model is lower; ✗: it is not." * bool(kinds)
     return f"<p>{note}</p>{table(head, rows)}"
 
 
