@@ -17,6 +17,7 @@ from plm.formats.chat import self_contained
 from plm.formats.hf_config import of_config, read_config
 from plm.formats.hf_read import files_of, read_sides
 from plm.formats.hf_read import read_weights as read_hf
+from plm.model.common import fresh_weights
 from plm.transform.common import Transforms
 
 TOKENIZER = "tokenizer.json"
@@ -130,9 +131,9 @@ def weights(
             found = _merged(start, found)
     else:
         # Only the names that are not fresh: such a folder has no adapters.
-        old = _fresh(model)
+        old = fresh_weights(model)
         found = read_hf(start.path, {n: t for n, t in wanted.items() if n not in old})
-    found = {**{n: wanted[n] for n in _fresh(model) if n not in found}, **found}
+    found = {**{n: wanted[n] for n in fresh_weights(model) if n not in found}, **found}
     if new_ids:
         found = _with_rows(found, wanted, new_ids)
     checkpoint.fit_weights(found, wanted, start.path)
@@ -165,15 +166,6 @@ def merge(model: nn.Module) -> None:
                 plain = part.merged()
                 plain.role = getattr(part, "role", "")
                 setattr(parent, name, plain)
-
-
-def _fresh(model: nn.Module) -> set[str]:
-    """Names of the weights that a start need not have: adapters, which begin without effect."""
-    return {
-        f"{name}.{own}"
-        for name, module in model.named_modules()
-        for own in getattr(module, "starts_fresh", ())
-    }
 
 
 def _with_rows(

@@ -92,7 +92,7 @@ def begin(chosen: dict[str, Any]) -> Any:
     from plm.rollout.sampling import Sampling
     from plm.serving.served import engine_of
     from plm.serving.talk import Talk
-    from scripts.evaluate import computing, loaded
+    from scripts.loading import computing, loaded
 
     drawing = {key: chosen[key] for key in DRAWING}
     sampling = Sampling(**drawing, stop=tuple(chosen["stop"]))

@@ -93,7 +93,7 @@ def app_of(chosen: dict[str, Any], loopback: bool) -> tuple[Any, str]:
         ) from error
     from plm.config import trust
     from plm.serving.served import engine_of
-    from scripts.evaluate import computing, loaded
+    from scripts.loading import computing, loaded
 
     trust(chosen["trust"])
     found = loaded(chosen)

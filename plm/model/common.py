@@ -57,6 +57,15 @@ def own(module: nn.Module, name: str) -> Any:
     return None if "forward" in vars(module) else vars(type(module)).get(name)
 
 
+def fresh_weights(model: nn.Module) -> tuple[str, ...]:
+    """Names of weights that a checkpoint need not have: adapters, which begin without effect."""
+    return tuple(
+        f"{name}.{own}"
+        for name, module in model.named_modules()
+        for own in getattr(module, "starts_fresh", ())
+    )
+
+
 def flops(module: nn.Module, seq_len: int) -> float:
     """Forward FLOPs a token of a part: what it answers itself, else 2 a weight of its matrices."""
     own = getattr(module, "flops_per_token", None)

@@ -38,7 +38,9 @@ class VLLMEngine:
                 f"vllm cannot be imported ({error}); pip install vllm, or use plm.rollout.engine"
             ) from error
         if not (Path(folder) / "config.json").is_file():
-            raise ConfigError(f"{folder} holds no config.json; export the run with export=hf first")
+            raise ConfigError(
+                f"{folder} is no Hugging Face folder; scripts/export.py to=hf writes one"
+            )
         self.vllm, self.stop_ids = vllm, tuple(stop_ids)
         self.llm = vllm.LLM(model=str(folder), **{"trust_remote_code": True, **settings})
 

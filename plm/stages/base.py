@@ -14,6 +14,7 @@ from plm.batch import Batch, LossSum
 from plm.compiling import compile_layers
 from plm.errors import ConfigError, GuardStop
 from plm.metrics import Sums
+from plm.model.common import fresh_weights
 from plm.optimizer.common import NamedParameter
 from plm.phases import Plan, PlannedPhase
 from plm.strategies import placement, shard
@@ -159,7 +160,8 @@ class Stage(pl.LightningModule):
             self._transform(planned)
 
     def _freeze(self, planned: PlannedPhase) -> None:
-        patterns, self._frozen = planned.phase.trainable or adapters(self.model), []
+        # Where there are adapters, they alone learn unless the phase says otherwise.
+        patterns, self._frozen = planned.phase.trainable or fresh_weights(self.model), []
         asked = self.model.parameter_settings()
         if patterns and not self.placement.freezes:
             raise ConfigError(
@@ -234,15 +236,6 @@ class Stage(pl.LightningModule):
                 f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
                 f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
             )
-
-
-def adapters(model: nn.Module) -> tuple[str, ...]:
-    """Names of the weights of adapters: where there are some, a phase trains them alone."""
-    return tuple(
-        f"{name}.{own}"
-        for name, module in model.named_modules()
-        for own in getattr(module, "starts_fresh", ())
-    )
 
 
 def _seed_of(seed: int, batch: Batch) -> int:

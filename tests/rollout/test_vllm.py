@@ -79,7 +79,7 @@ def test_what_is_refused(folder, tmp_path, monkeypatch):
         (lambda: engine.generate([[]], Sampling(2)), "prompt 0 is empty"),
         (lambda: engine.generate([[1]], Sampling(2), group=0), "group=0"),
         (lambda: engine.generate([[1]], Sampling(2), seeds=[]), "0 seeds for 1 prompts"),
-        (lambda: VLLMEngine(tmp_path / "none"), "holds no config.json"),
+        (lambda: VLLMEngine(tmp_path / "none"), "is no Hugging Face folder"),
     ):
         with pytest.raises(ConfigError, match=message):
             call()
