@@ -13,6 +13,8 @@ Settings, as key=value:
     type      one or a list: F32, F16, Q8_0, Q4_K_M …; all or none are written (F16)
     weights   last, or average: those that callbacks.average kept (last)
     shard_gb  most GB of weights in one file of a format that splits them (5)
+    chat_template  auto (the one it was fine-tuned with; none for a base model), none, chatml,
+              or a Jinja file (auto)
     trust     [mylab]: packages of your own that the model's parts or the format come from
 """
 
@@ -36,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "type": [],
     "weights": "last",
     "shard_gb": None,
+    "chat_template": "auto",
     "trust": [],
 }
 
@@ -180,6 +183,29 @@ def described_by(found: Any, weights: str) -> Path | None:
     return found.run if state == "done" and found.path.name == last else None
 
 
+def template_of(named: str, found: Any, tokenizer: Any) -> str | None:
+    """The chat template that goes along; None: none does.
+
+    Raises:
+        ConfigError: it cannot be read, or ChatML is asked for without its marks.
+    """
+    from plm.formats.chat import chatml
+
+    if named in ("auto", "none"):
+        return found.chat_template if named == "auto" else None
+    if named == "chatml":
+        template = None if tokenizer is None else chatml(tokenizer)
+        if template is None:
+            raise ConfigError("chat_template=chatml: the tokenizer lacks ChatML's marks")
+        return template
+    try:
+        return Path(named).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"chat_template={named} is none of auto, none, chatml and no file: {error}"
+        ) from error
+
+
 def write(chosen: dict[str, Any]) -> list[str]:
     """Export as chosen; what to print."""
     from plm.config import check_targets, trust
@@ -204,7 +230,7 @@ def write(chosen: dict[str, Any]) -> list[str]:
         end_of_text=found.end_of_text,
         rope_theta=found.rope_theta,
         run=described_by(found, chosen["weights"]),
-        chat_template=found.chat_template,
+        chat_template=template_of(chosen["chat_template"], found, tokenizer),
     )
     written = export(found.model, tokenizer, targets, list(nodes.values()), about)
     # The heads that only training needs go into no file.

@@ -52,13 +52,6 @@ DEFAULTS: dict[str, Any] = {
 }
 _NUMBERS = ("vocab_size", "sample_bytes", "seed", "workers")
 
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content']"
-    " + '<|im_end|>' + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""Turns as ChatML writes them."""
-
 _UNLIMITED = int(1e30)
 
 
@@ -201,6 +194,7 @@ def _table(prepared: Any, tokenizers: dict[str, Any]) -> str:
 def _write(tokenizer: Any, end_of_text: str, folder: Path) -> None:
     """A folder that transformers' AutoTokenizer opens."""
     from plm.data import tokenizer as bpe
+    from plm.formats.chat import chatml
 
     folder.mkdir()
     bpe.save(tokenizer, folder / "tokenizer.json")
@@ -211,8 +205,8 @@ def _write(tokenizer: Any, end_of_text: str, folder: Path) -> None:
         "eos_token": end_of_text,
         "pad_token": end_of_text,
     }
-    if {"<|im_start|>", "<|im_end|>"} <= set(bpe.special_tokens(tokenizer)):
-        config["chat_template"] = CHATML
+    if (template := chatml(tokenizer)) is not None:
+        config["chat_template"] = template
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 

@@ -14,7 +14,7 @@ from plm.data.tokenizer import load, special_tokens
 from plm.errors import ConfigError
 from plm.formats.chat_render import Messages, Spans, Tools, is_marked, parse, render
 from plm.formats.chat_special import Special
-from plm.formats.common import IM_END, IM_START, About
+from plm.formats.common import IM_END, IM_START
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,17 +30,8 @@ _ANSWERED = {"role": "assistant", "content": "a0a"}
 _TALK = [_ASKED, _ANSWERED] * 2
 
 
-def chat_template(tokenizer: Tokenizer, about: About) -> str | None:
-    """The Jinja template that goes with a model.
-
-    Args:
-        tokenizer: must have both of ChatML's marks as special tokens, or there is no ChatML.
-        about: its own template comes first.
-    Returns:
-        The template's text; None: the model knows no conversations.
-    """
-    if about.chat_template is not None:
-        return about.chat_template
+def chatml(tokenizer: Tokenizer) -> str | None:
+    """ChatML's template; None: the tokenizer lacks one of its marks as a special token."""
     if not {IM_START, IM_END} <= set(special_tokens(tokenizer)):
         return None
     return CHATML.read_text(encoding="utf-8")

@@ -24,7 +24,7 @@ class About:
         end_of_text: the token that ends a document; None: the tokenizer's first special one.
         rope_theta: rotary base that the last phase set; None: the model's own.
         run: the run's folder, for the model card.
-        chat_template: Jinja; None: ChatML, where the tokenizer has its two tokens.
+        chat_template: Jinja; None: the model knows no conversations.
     """
 
     name: str = "plm"

@@ -40,8 +40,6 @@ def keys(tokenizer: Tokenizer, rows: int, about: About) -> dict[str, Any]:
         ConfigError: no end-of-text token.
         DataError: llama.cpp would split or merge in another way, or not load it.
     """
-    from plm.formats.chat import chat_template
-
     state = json.loads(tokenizer.to_str())["model"]
     _check_model(state)
     _check_normaliser(tokenizer)
@@ -69,8 +67,8 @@ def keys(tokenizer: Tokenizer, rows: int, about: About) -> dict[str, Any]:
     }
     if IM_END in special_tokens(tokenizer):
         found["tokenizer.ggml.eot_token_id"] = tokenizer.token_to_id(IM_END)
-    if template := chat_template(tokenizer, about):
-        found["tokenizer.chat_template"] = template
+    if about.chat_template is not None:
+        found["tokenizer.chat_template"] = about.chat_template
     return found
 
 

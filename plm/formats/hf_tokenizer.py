@@ -7,7 +7,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from plm.data import tokenizer as tokenizers_here
-from plm.formats.chat import chat_template
 from plm.formats.common import IM_END, About, end_of_text_id
 
 
@@ -98,9 +97,8 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, about: About, max_length
         ("generation_config.json", generation_config(tokenizer, about)),
     ):
         write_json(folder / name, content)
-    template = chat_template(tokenizer, about)
-    if template is not None:
-        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    if about.chat_template is not None:
+        (folder / "chat_template.jinja").write_text(about.chat_template, encoding="utf-8")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -49,12 +49,17 @@ def test_transformers_computes_the_same(name: str, tokenizer: Tokenizer, tmp_pat
 @pytest.mark.parametrize("name", MODELS)
 def test_out_and_in_again_changes_no_bit(name: str, tokenizer: Tokenizer, tmp_path: Path):
     model = tiny(*MODELS[name], *SIZES, dtype=torch.float32)
-    hf(model, tokenizer, tmp_path / "out", about=About(name, rope_theta=777.0))
+    hf(
+        model,
+        tokenizer,
+        tmp_path / "out",
+        about=About(name, rope_theta=777.0, chat_template="{{ 1 }}"),
+    )
     found = load(tmp_path / "out")
     for key, value in model.state_dict().items():
         assert torch.equal(found.model.state_dict()[key], value), key
     assert found.model.layers[0].self_attn.rope_theta == 777.0
-    assert found.end_of_text == "<|endoftext|>" and "im_start" in found.chat_template
+    assert found.end_of_text == "<|endoftext|>" and found.chat_template == "{{ 1 }}"
     assert bpe.load(found.tokenizer).to_str() == tokenizer.to_str()
 
 
@@ -73,8 +78,10 @@ def test_what_a_folder_says(tokenizer: Tokenizer, tmp_path: Path):
     hf(tiny(*SIZES), tokenizer, tmp_path / "out", about=About("small"))
     there = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-            "generation_config.json", "README.md", "modeling_plm.py", "configuration_plm.py",
-            "chat_template.jinja"} <= there  # fmt: skip
+            "generation_config.json", "README.md", "modeling_plm.py",
+            "configuration_plm.py"} <= there  # fmt: skip
+    # Its tokenizer has ChatML's marks, but nothing taught the model to talk.
+    assert "chat_template.jinja" not in there and load(tmp_path / "out").chat_template is None
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["PLMForCausalLM"] and config["eos_token_id"] == 0
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())

@@ -12,8 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from plm.data import tokenizer as bpe
 from plm.data.conversations import BadConversation
 from plm.errors import ConfigError
-from plm.formats.chat import Chat, chat_template, self_contained
-from plm.formats.common import About
+from plm.formats.chat import Chat, chatml, self_contained
 from plm.pretrained import Pretrained
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -35,7 +34,7 @@ def made(special: list[str]) -> PreTrainedTokenizerFast:
     """transformers' tokenizer with our template, and so the peer's Jinja."""
     tokenizer = bpe.train(["Some words to split."], vocab_size=280, special_tokens=special)
     peer = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
-    peer.chat_template = chat_template(tokenizer, About())
+    peer.chat_template = chatml(tokenizer)
     return peer
 
 
@@ -62,8 +61,7 @@ def test_the_mask_covers_what_the_assistant_says_and_its_end():
 @pytest.mark.parametrize("special", [SPECIAL[:1], SPECIAL[:2], [SPECIAL[0], SPECIAL[2]]])
 def test_without_both_marks_there_is_none(special: list[str]):
     tokenizer = bpe.train(["Some words."], vocab_size=280, special_tokens=special)
-    assert chat_template(tokenizer, About()) is None
-    assert chat_template(tokenizer, About(chat_template="{{ 1 }}")) == "{{ 1 }}"
+    assert chatml(tokenizer) is None
 
 
 def test_marks_that_are_plain_text_do_not_count(tmp_path: Path):
@@ -72,7 +70,7 @@ def test_marks_that_are_plain_text_do_not_count(tmp_path: Path):
     for token in state["added_tokens"][1:]:
         token["special"] = False
     (tmp_path / "tokenizer.json").write_text(json.dumps(state))
-    assert chat_template(bpe.load(tmp_path / "tokenizer.json"), About()) is None
+    assert chatml(bpe.load(tmp_path / "tokenizer.json")) is None
 
 
 CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 2, "b": "é"}}}

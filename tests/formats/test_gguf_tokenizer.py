@@ -130,15 +130,13 @@ def test_every_key_of_a_tokenizer_and_no_other(tmp_path: Path):
     assert fields["plm.vocab_size"].contents() == ROWS
 
 
-def test_chatml_comes_with_its_marks_only():
+def test_a_base_model_brings_no_template_and_chatml_its_end():
     with_marks = keys(trained(), ROWS, ABOUT)
-    assert "<|im_start|>assistant" in with_marks["tokenizer.chat_template"]
     plain = bpe.train([PROSE], vocab_size=400, special_tokens=["<|begin|>", "<|stop|>"])
     found = keys(plain, ROWS, About(end_of_text="<|stop|>"))
-    assert set(with_marks) - set(found) == {
-        "tokenizer.chat_template",
-        "tokenizer.ggml.eot_token_id",
-    }
+    assert set(with_marks) - set(found) == {"tokenizer.ggml.eot_token_id"}
+    talks = keys(trained(), ROWS, About(chat_template="{{ 1 }}"))
+    assert set(talks) - set(with_marks) == {"tokenizer.chat_template"}
     ends = [found[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "padding")]
     assert ends == [1, 1, 1]
     with pytest.raises(ConfigError, match=r"^the tokenizer has no end-of-text token '<nothing>'"):

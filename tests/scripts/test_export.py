@@ -100,7 +100,7 @@ def test_a_run_as_a_hugging_face_folder(run: Path, capsys: pytest.CaptureFixture
         assert part in out
     parameters = sum(p.numel() for p in load(run).model.parameters())
     assert f"parameters  {parameters:,}\n" in out and "types       float32\n" in out
-    assert "MB in 9 files" in out and "trust_remote_code=True" in out and "note" not in out
+    assert "MB in 8 files" in out and "trust_remote_code=True" in out and "note" not in out
     there, here = load(run), load(folder)
     assert here.model.layers[0].self_attn.rope_theta == 777.0
     for name, value in there.model.state_dict().items():
@@ -264,3 +264,24 @@ def test_help_needs_no_torch():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "scripts/export.py run=runs/plm_pretrain to=hf" in done.stdout
+
+
+@pytest.mark.parametrize(("asked", "has"), [("auto", None), ("none", None), ("chatml", "im_start")])
+def test_a_base_model_brings_a_chat_template_when_asked(run, tmp_path, asked, has):
+    out = tmp_path / "out"
+    given = [f"run={run}", "to=hf", f"out={out}", f"chat_template={asked}"]
+    assert main(given) == 0
+    file = out / "chat_template.jinja"
+    assert file.is_file() if has else not file.exists()
+    assert has is None or has in file.read_text()
+
+
+def test_a_chat_template_of_one_s_own_and_a_missing_one(run, tmp_path, capsys):
+    own = tmp_path / "own.jinja"
+    own.write_text("{{ messages }}")
+    given = [f"run={run}", "to=hf", f"out={tmp_path / 'out'}"]
+    assert main([*given, f"chat_template={tmp_path / 'no.jinja'}"]) == 2
+    assert "no.jinja is none of auto, none, chatml" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main([*given, f"chat_template={own}"]) == 0
+    assert (tmp_path / "out" / "chat_template.jinja").read_text() == "{{ messages }}"
