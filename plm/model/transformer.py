@@ -304,6 +304,24 @@ class Transformer(nn.Module):
         head = 2.0 * self.vocab_size * self.hidden_size
         return head + sum(flops(part, seq_len) for part in [*self.layers, *self.heads.values()])
 
+    def training_flops_per_token(self, seq_len: int) -> float:
+        """FLOPs a token of a step, forward and backward, of the weights that learn as they are.
+
+        Three times the forward where all do. A frozen matrix needs no gradient of its own, and
+        layers below the first that learns have no backward at all.
+        """
+        embedding = list(self.embed_tokens.parameters())
+        reached = any(weight.requires_grad for weight in embedding)
+        total = 0.0
+        for layer in self.layers:
+            reached = reached or any(weight.requires_grad for weight in layer.parameters())
+            total += (3 if reached else 1) * flops(layer, seq_len)
+            total -= 2.0 * _frozen(layer) if reached else 0.0
+        for head in self.heads.values():
+            total += 3 * flops(head, seq_len) - 2.0 * _frozen(head)
+        learns = self.embed_tokens.head_weight.requires_grad
+        return total + (2 + learns) * 2.0 * self.vocab_size * self.hidden_size
+
     def state_bytes(self, seq_len: int, element_bytes: int = 2, expanded: bool = False) -> int:
         """Bytes of one row's decoding state over all layers, at seq_len positions."""
         return sum(
@@ -316,6 +334,11 @@ class Transformer(nn.Module):
         return (
             total if embedding else total - sum(p.numel() for p in self.embed_tokens.parameters())
         )
+
+
+def _frozen(module: nn.Module) -> int:
+    """Weights in matrices that do not learn."""
+    return sum(p.numel() for p in module.parameters() if p.dim() == 2 and not p.requires_grad)
 
 
 def _layer(layer: nn.Module, index: int, hidden: Tensor, context: Context) -> Tensor:

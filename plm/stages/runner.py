@@ -147,7 +147,7 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
     recorder = Recorder(
         table,
         every_steps=settings["log_every_steps"],
-        flops_per_token=lambda seq_len: 3 * job.model.flops_per_token(seq_len),
+        flops_per_token=job.model.training_flops_per_token,
         peak_flops=peak,
         order=job.order,
         progress=progress,

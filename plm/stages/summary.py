@@ -53,7 +53,8 @@ def show(job: Any, peak: float) -> None:
         ("kernels", which(settings["kernels"], kind)),
     ]  # fmt: skip
     if peak:
-        flops = sum(3 * job.model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
+        per_token = job.model.training_flops_per_token
+        flops = sum(per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
         left = 1 - (job.stage.tokens_seen - plan.origin_tokens) / plan.total_tokens
         seconds = human_time(flops * left / peak / TYPICAL_SHARE)
         lines.append(("expected", f"about {seconds} at {TYPICAL_SHARE:.0%} of the matmul rate"))

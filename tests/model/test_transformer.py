@@ -95,6 +95,30 @@ def test_flops_are_those_torch_counts(choice: str, batch: int):
     assert counter.get_total_flops() == batch * length * model.flops_per_token(2 * length)
 
 
+@pytest.mark.parametrize("learns", ["all", "last layer", "adapters"])
+def test_a_step_s_flops_are_those_torch_counts(choice: str, learns: str):
+    adapted = ("model/linear=lora", "model.linear.roles=[o]") if learns == "adapters" else ()
+    model, length = tiny(choice, *adapted, kernels="reference"), 12
+    last = f"layers.{len(model.layers) - 1}."
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(
+            learns == "all"
+            or (learns == "last layer" and name.startswith(last))
+            or ".lora_" in name
+        )
+    counter = FlopCounterMode(display=False)
+    with counter:
+        logits_of(model, draw(1, length)).sum().backward()
+    counted = counter.get_total_flops() / length
+    expected = model.training_flops_per_token(2 * length)
+    # What the lowest part that learns needs no gradient for, its input, is counted here.
+    assert 0 <= expected - counted <= 0.12 * expected
+    if learns == "all":
+        assert counted == expected == 3 * model.flops_per_token(2 * length)
+    else:
+        assert expected < 2.9 * model.flops_per_token(2 * length)
+
+
 def test_weights_depend_on_seed_and_name_alone(choice: str):
     settings = compose(*TINY, choice)["model"]
     model = build(settings)
