@@ -148,7 +148,11 @@ def kept(subject: Any, tasks: dict[str, Any], path: Path, about: dict[str, Any])
     except BaseException:
         # Whatever ended it, Ctrl-C and mistakes of ours too.
         if done:
-            print(f"ended early; {path} holds {', '.join(done)}", file=sys.stderr)
+            left = ",".join(name for name in tasks if name not in done)
+            rest = (
+                f"; for the rest: tasks=[{left}], and no name or out that is there" if left else ""
+            )
+            print(f"ended early; {path} holds {', '.join(done)}{rest}", file=sys.stderr)
         raise
 
 

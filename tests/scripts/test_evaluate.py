@@ -139,7 +139,8 @@ def test_finished_tasks_are_kept_when_a_later_one_ends_early(
     else:
         assert script.main(arguments) == (75 if error is KeyboardInterrupt else 2)
     said = capsys.readouterr().err
-    assert f"ended early; {tmp_path}/a.json holds gsm8k" in said
+    assert f"ended early; {tmp_path}/a.json holds gsm8k; for the rest: " in said
+    assert "tasks=[exercises,exercises_new], and no name or out that is there" in said
     told = json.loads((tmp_path / "a.json").read_text())
     assert list(told["tasks"]) == ["gsm8k"] and len(told["tasks"]["gsm8k"]["items"]) == 2
     assert told["unfinished"] == ["exercises", "exercises_new"] and told["time"] > 0
