@@ -11,7 +11,7 @@ from typing import Any
 
 from plm import waiting
 from plm.errors import PlmError
-from plm.explain import explain, help_text
+from plm.explain import check_packages, explain, help_text
 
 CONFIGS = Path(__file__).parent / "configs"
 
@@ -45,19 +45,19 @@ def main() -> int:
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     waiting.choose()
-    import hydra
-
-    from plm.config import register_resolvers
-
-    register_resolvers()
     sweep = Path(tempfile.mkstemp(prefix="plm-sweep-", suffix=".jsonl")[1])
-    multirun = any(word in ("-m", "--multirun") for word in sys.argv[1:])
+    multirun, code = bool({"-m", "--multirun"} & set(sys.argv[1:])), 0
     if multirun:
         # argparse takes overrides on one side of a flag only.
         sys.argv[1:] = ["-m", *(w for w in sys.argv[1:] if w not in ("-m", "--multirun"))]
         os.environ["PLM_SWEEP_FILE"] = str(sweep)
-    code = 0
     try:
+        check_packages()
+        import hydra
+
+        from plm.config import register_resolvers
+
+        register_resolvers()
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(compose)()
     except PlmError as error:
         print(error, file=sys.stderr)

@@ -1,6 +1,10 @@
 """The errors a user may meet, each with the exit code that the process ends with."""
 
 
+SECOND_CTRL_C = 130
+"""Exit code of a run that was left without waiting for the step in hand."""
+
+
 class PlmError(Exception):
     """Base of what is shown as one line, without a traceback."""
 

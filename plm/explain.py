@@ -1,10 +1,14 @@
 """What the command line says of itself: help, and errors as one line with the nearest names."""
 
+import os
 import re
 import sys
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from plm.errors import ConfigError
 
 GROUPS = {
     "scale": "one size of everything: widths, tokens, rates; nano is for a laptop",
@@ -58,6 +62,16 @@ def help_text(configs: Path) -> str:
         lines.append(f"{name:17} {GROUPS.get(name, '')}".rstrip())
         lines.append(f"{'':17}   {choices}")
     return HELP.format(groups="\n".join(lines))
+
+
+def check_packages() -> None:
+    """Raise ConfigError where this Python has not what everything here needs."""
+    missing = [name for name in ("torch", "hydra", "lightning") if find_spec(name) is None]
+    if missing:
+        root = Path(__file__).resolve().parents[1]
+        ready = root / ".venv" / "bin" / "activate"
+        way = f"run `. {os.path.relpath(ready)}` first" if ready.is_file() else "see README.md"
+        raise ConfigError(f"{sys.executable} has no {' and no '.join(missing)}; {way}")
 
 
 def explain(error: BaseException, configs: Path, name: str = "train") -> str | None:

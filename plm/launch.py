@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,6 +23,13 @@ GRACE_S = 25.0
 def external() -> bool:
     """Was this process started as one of several ranks by torchrun or the like?"""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+
+
+def take_signals() -> None:
+    """Let SIGTERM and SIGUSR1 end this process as Ctrl-C does, until training takes them over."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, signal.default_int_handler)
 
 
 def _die_with_parent() -> None:

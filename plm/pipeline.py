@@ -95,8 +95,9 @@ def run(settings: Mapping[str, Any], overrides: Sequence[str]) -> tuple[int, Pat
         print(f"stage {number} of {len(all_of_them)}: {name}", file=sys.stderr, flush=True)
         code = _child(_train(words))
         if code:
-            again = "; the same command goes on" if code == Interrupted.exit_code else ""
-            print(f"the stage {name} ended with exit code {code}{again}", file=sys.stderr)
+            # One that was interrupted says so itself.
+            if code != Interrupted.exit_code:
+                print(f"the stage {name} ended with exit code {code}", file=sys.stderr)
             return code, folder
     return 0, folder
 

@@ -187,7 +187,9 @@ class RunFolder:
 
     def set_status(self, status: str, **more: Any) -> None:
         """Say in status.json how the run stands: running, done, interrupted, stopped, failed."""
-        text = {"status": status, "time": time.time(), "pid": os.getpid(), **more}
+        # Whoever ends a run does not know how far it had saved.
+        known = {key: value for key, value in self.status().items() if key == "tokens"}
+        text = {"status": status, "time": time.time(), "pid": os.getpid(), **known, **more}
         checkpoint.write_atomic(self.path / "status.json", json.dumps(text, indent=1))
 
     def newest(self, resume: str) -> Path | None:

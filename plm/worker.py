@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 
 from omegaconf import OmegaConf
 
+from plm import launch
 from plm.config import trust
-from plm.errors import ConfigError, Interrupted, PlmError
+from plm.errors import SECOND_CTRL_C, ConfigError, Interrupted, PlmError
 from plm.memory import keep_freed_memory
 from plm.run import RunFolder, setup_logging
 
@@ -37,10 +38,16 @@ def run(settings: dict[str, Any], folder: RunFolder) -> int:
     except PlmError as error:
         return _end(folder, rank, error, error.exit_code)
     except KeyboardInterrupt:
-        stopped = Interrupted("interrupted; the same command goes on from what is saved")
-        return _end(folder, rank, stopped, Interrupted.exit_code)
+        return _interrupted(folder, rank)
     except SystemExit as error:
-        return int(error.code or 0)
+        # Lightning leaves this way for a KeyboardInterrupt.
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _interrupted(folder, rank)
+        code = int(error.code or 0)
+        if code != SECOND_CTRL_C:
+            return code
+        left = Interrupted("left without saving; the same command goes on from what was saved")
+        return _end(folder, rank, left, code)
     except BaseException as error:
         if isinstance(error, MemoryError) or _out_of_memory(error):
             short = "this model or batch does not fit the memory; lower scale or micro_batch_size"
@@ -57,8 +64,13 @@ def _out_of_memory(error: BaseException) -> bool:
     return any(words in said for words in ("can't allocate memory", "out of memory"))
 
 
+def _interrupted(folder: RunFolder, rank: int) -> int:
+    stopped = Interrupted("interrupted; the same command goes on from what is saved")
+    return _end(folder, rank, stopped, Interrupted.exit_code)
+
+
 def _end(folder: RunFolder, rank: int, error: BaseException, code: int) -> int:
-    names = {2: "failed", 3: "stopped", 75: "interrupted"}
+    names = {2: "failed", 3: "stopped", 75: "interrupted", SECOND_CTRL_C: "interrupted"}
     # One line on the terminal: the other ranks say the same.
     log.log(logging.INFO if rank else logging.ERROR, "%s", str(error) or type(error).__name__)
     if rank == 0:
@@ -85,6 +97,7 @@ def main() -> None:
     path = Path(sys.argv[1])
     settings: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(path))  # type: ignore
     trust(settings.get("trust") or [])
+    launch.take_signals()
     leave(run(settings, RunFolder(path.parent)))
 
 

@@ -1,9 +1,11 @@
 """Settings of the small command lines: key=value, over defaults."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from plm.errors import ConfigError
+from plm.explain import check_packages
 
 
 def given(arguments: list[str], keys: Collection[str]) -> dict[str, str]:
@@ -40,12 +42,15 @@ def read(
     """
     from difflib import get_close_matches
 
+    check_packages()
     chosen = dict(defaults)
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or key not in defaults:
             near = get_close_matches(key, defaults, n=1)
             hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(defaults)}"
+            if not equals and "run" in defaults and Path(argument).exists():
+                hint = f"did you mean run={argument}?"
             raise ConfigError(f"unknown setting {argument!r}; {hint}")
         if key in numbers:
             try:

@@ -18,6 +18,14 @@ def test_other_settings_are_named(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run").claim({"seed": 0, "model": {"hidden_size": 96}})
 
 
+def test_whoever_ends_a_run_leaves_how_far_it_had_saved(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.set_status("running", tokens=512)
+    folder.set_status("interrupted", error="why")
+    found = folder.status()
+    assert (found["status"], found["tokens"], found["error"]) == ("interrupted", 512, "why")
+
+
 def test_folder_in_use(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.claim({"seed": 0})

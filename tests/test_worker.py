@@ -2,6 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+from plm import worker
+from plm.run import RunFolder
+from plm.stages import runner
 
 CODE = """
 import atexit, logging, sys, threading, time
@@ -22,3 +29,34 @@ def test_a_rank_leaves_with_its_code_and_everything_said():
         assert done.returncode == code
         assert done.stdout == "said finished\n"
         assert done.stderr == ""
+
+
+def raised(error: BaseException) -> None:
+    """As Lightning leaves a fit that a KeyboardInterrupt ended."""
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        raise error  # noqa: B904
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (SystemExit(1), 75, "interrupted"),
+        (KeyboardInterrupt(), 75, "interrupted"),
+        (SystemExit(130), 130, "interrupted"),
+        (RuntimeError("a bug"), 1, "failed"),
+    ],
+)
+def test_how_a_run_ended_is_in_its_status(tmp_path: Path, monkeypatch, error, code, status):
+    folder = RunFolder(tmp_path)
+
+    def stage(settings, folder):
+        if error.args == (1,):
+            raised(error)
+        raise error
+
+    monkeypatch.setattr(runner, "run_stage", stage)
+    assert worker.run({"kernels": "auto"}, folder) == code
+    found = folder.status()
+    assert found["status"] == status and found["exit_code"] == code

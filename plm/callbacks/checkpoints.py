@@ -11,7 +11,7 @@ import lightning.pytorch as pl
 from plm import checkpoint
 from plm.batch import Batch
 from plm.callbacks.common import due
-from plm.errors import Interrupted
+from plm.errors import SECOND_CTRL_C, Interrupted
 
 
 class Checkpoints(pl.Callback):
@@ -24,6 +24,7 @@ class Checkpoints(pl.Callback):
         meta: `() -> dict` for meta.json.
         state: `() -> dict` of tensors and plain values for state.pt.
         files: `() -> {name: text}` of small files beside them.
+        told: called when one is there.
         others: callbacks; those with `write(folder)` and `read(folder)` keep files of their own.
     """
 
@@ -36,10 +37,11 @@ class Checkpoints(pl.Callback):
         meta: Callable[[], dict[str, Any]],
         state: Callable[[], dict[str, Any]],
         files: Callable[[], dict[str, str]],
+        told: Callable[[], None],
         others: list[pl.Callback],
     ) -> None:
         self.folder, self.every, self.keep_last = folder, every_tokens, keep_last
-        self.meta, self.state, self.files = meta, state, files
+        self.meta, self.state, self.files, self.told = meta, state, files, told
         self.others = [callback for callback in others if hasattr(callback, "write")]
         self.written = -1
 
@@ -103,6 +105,7 @@ class Checkpoints(pl.Callback):
         checkpoint.save(self.folder, stage.tokens_seen, self.meta(), write)
         ends = {planned.end_tokens for planned in stage.plan.phases}
         checkpoint.prune(self.folder, self.keep_last, ends)
+        self.told()
 
 
 class StopOnSignal(pl.Callback):
@@ -116,7 +119,7 @@ class StopOnSignal(pl.Callback):
 
         def ask(number: int, frame: FrameType | None) -> None:
             if stage.stop_asked and number == signal.SIGINT:
-                raise SystemExit(130)
+                raise SystemExit(SECOND_CTRL_C)
             if not stage.stop_asked:
                 self.note("stopping after this step; Ctrl-C again leaves without saving")
             stage.stop_asked = True

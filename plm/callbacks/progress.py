@@ -103,7 +103,8 @@ class Progress:
             # What comes before the first step (compiling, a first evaluation) is not its rate.
             self._first, self._begun = (self._clock(), tokens_seen), True
         short = f"{human_tokens(tokens_seen)}/{human_tokens(self._total)}"
-        speed, rate = [f"{human_tokens(tokens_per_s)} tok/s"], [f"lr {lr:.1e}"]
+        speed = [f"{human_tokens(tokens_per_s)} tok/s"] if tokens_per_s > 0 else []
+        rate = [f"lr {lr:.1e}"]
         told = [f"loss {loss:.3f}"] if loss is not None else []
         seconds = self._time_left(tokens_seen, tokens_per_s)
         left = [f"{human_time(seconds)} left"] if seconds is not None else []

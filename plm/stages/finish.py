@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -136,11 +137,13 @@ def manifest(job: Any) -> dict[str, Any]:
 
 
 def _speed(job: Any, recorder: Recorder) -> dict[str, Any]:
-    seconds = max(recorder.speed["seconds"], 1e-9)
+    seconds, stepped = max(recorder.speed["seconds"], 1e-9), recorder.speed["tokens"] > 0
+    mfu = stepped and recorder.peak
     rows = [float(r["peak_gib"]) for r in recorder.table.rows if r.get("peak_gib")]
     return {
-        "tokens_per_s": recorder.speed["tokens"] / seconds,
-        "mfu": recorder.speed["flops"] / seconds / recorder.peak if recorder.peak else None,
+        # A process that only ended the run took no step.
+        "tokens_per_s": recorder.speed["tokens"] / seconds if stepped else None,
+        "mfu": recorder.speed["flops"] / seconds / recorder.peak if mfu else None,
         "seconds": recorder.total_elapsed(),
         "peak_gib": max(rows, default=None),
     }
@@ -169,23 +172,36 @@ def versions() -> dict[str, str]:
 
 def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
     log.info("")
-    log.info("%-10s %9s %9s %9s   %s", "held-out", "before", "after", "bits/byte", "n-grams (nats)")
+    counted = "   n-grams (nats)" if summary["ngrams"] else ""
+    log.info("%-10s %9s %9s %9s%s", "held-out", "before", "after", "bits/byte", counted)
     for name, after in summary["val_after"].items():
         before = summary["val_before"].get(name, {}).get("loss", float("nan"))
         grams = summary["ngrams"].get(name, {})
         text = "  ".join(f"{key} {value:.3f}" for key, value in grams.items())
-        log.info("%-10s %9.4f %9.4f %9.4f   %s", name, before, after["loss"], after["bpb"], text)
+        line = f"{name:10s} {before:9.4f} {after['loss']:9.4f} {after['bpb']:9.4f}   {text}"
+        log.info("%s", line.rstrip())
     for sample in summary["samples"][:: max(1, job.settings["samples"]["number"])]:
         log.info("\n[%s] %s ▸ %s", sample["source"], sample["prompt"], sample["text"])
     speed, path = summary["speed"], job.folder.path
+    rate = f", {human_tokens(speed['tokens_per_s'])} tokens/s" if speed["tokens_per_s"] else ""
     log.info(
-        "\n%s tokens in %s, %s tokens/s; report: %s",
+        "\n%s tokens in %s%s; report: %s",
         human_tokens(summary["tokens"]),
         human_time(speed["seconds"]),
-        human_tokens(speed["tokens_per_s"]),
+        rate,
         report,
     )
     log.info(
-        "next: python scripts/chat.py run=%s; scripts/evaluate.py, scripts/export.py (--help)",
+        "next: %s scripts/chat.py run=%s; scripts/evaluate.py, scripts/export.py (--help)",
+        python_here(),
         path,
     )
+
+
+def python_here() -> str:
+    """How this interpreter is called on a command line: an environment may not be active."""
+    found = shutil.which("python")
+    if found is not None and os.path.abspath(found) == os.path.abspath(sys.executable):
+        return "python"
+    near = os.path.relpath(sys.executable)
+    return sys.executable if near.startswith("..") else near

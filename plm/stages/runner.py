@@ -5,6 +5,7 @@ import signal
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,7 +20,7 @@ from plm.callbacks.recorder import Recorder
 from plm.callbacks.validation import Validation, row
 from plm.config import build
 from plm.data.loader import Batches
-from plm.errors import GuardStop
+from plm.errors import GuardStop, Interrupted
 from plm.metrics import MetricsTable, peak_flops
 from plm.precision import accelerator_of, precision_of
 from plm.run import RunFolder
@@ -107,10 +108,17 @@ class Closing(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, stage: Any) -> None:
         """After the last step."""
-        # Nothing is left that a step could save: Ctrl-C leaves at once.
+        # Nothing is left that a step could save: leave at once. Not by a KeyboardInterrupt, which
+        # Lightning makes an exit with code 1 of.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _leave)
+        if stage.stop_asked:
+            _leave()
         self.finish(trainer)
+
+
+def _leave(number: int = 0, frame: FrameType | None = None) -> None:
+    raise Interrupted("stopped after the last step, all saved; the same command goes on")
 
 
 def _peak(job: Job) -> float:
@@ -159,6 +167,7 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
         every_tokens=settings["checkpoint"]["every_tokens"],
         keep_last=settings["checkpoint"]["keep_last"],
         meta=lambda: _meta(job, opening),
+        told=lambda: folder.set_status("running", tokens=job.stage.tokens_seen),
         state=lambda: {
             "elapsed_s": recorder.total_elapsed(),
             "bad_steps": job.stage.bad_steps,

@@ -54,6 +54,25 @@ def test_ctrl_c_saves_and_says_how_to_go_on(trainer: Trainer, whole: Path) -> No
     assert same(last_weights(run), last_weights(whole))
 
 
+def test_a_stop_after_the_last_step_is_no_failure(trainer: Trainer, whole: Path) -> None:
+    run = reopened(whole, trainer.runs / "ending")
+    long = ("name=ending", CHECKPOINTS, "samples.number=2000", "samples.new_tokens=100")
+    process = trainer.start(*long)
+    end = time.monotonic() + 120
+    while not (run / "status.json").exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    # The steps are all there: this is within what comes before or behind them.
+    time.sleep(0.3)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and "the same command goes on" in out, out
+    status = json.loads((run / "status.json").read_text())
+    assert status["status"] == "interrupted" and status["tokens"] > 0
+    out = trainer.run("name=ending", CHECKPOINTS)
+    assert "tokens/s" not in out.splitlines()[-2], out
+    assert same(last_weights(run), last_weights(whole))
+
+
 def test_torn_checkpoint_is_named_and_skipped(trainer: Trainer, whole: Path) -> None:
     run = reopened(whole, trainer.runs / "torn")
     newest = sorted((run / "checkpoints").glob("tokens-*"))[-1]
