@@ -23,8 +23,8 @@ PEERS := megatron-core==0.16.1 datatrove==0.10.1 litdata==0.2.76 \
 	liger-kernel==0.8.5 litgpt==0.5.13 trl==1.16.0 \
 	lm-eval==0.4.13 sacrebleu==2.6.0 portalocker==4.4.2 colorama==0.4.6 lxml==6.1.3 \
 	openai==3.57.0 jiter==0.19.0
-PEERS_IMPORT := import datatrove, litdata, litgpt, megatron.core, liger_kernel.ops.rms_norm, trl, \
-	lm_eval.models.huggingface, lm_eval.evaluator, openai
+PEERS_IMPORT := import datatrove, litdata, litgpt, megatron.core.datasets.indexed_dataset, \
+	liger_kernel.ops.rms_norm, trl, lm_eval.models.huggingface, lm_eval.evaluator, openai
 SITE := import sysconfig; print(sysconfig.get_path("purelib"))
 
 # The oldest transformers that pyproject.toml allows and the newest when this was written, each with

@@ -17,6 +17,7 @@ from plm.evaluation.paired import compare
 from plm.evaluation.stored import plain
 from plm.evaluation.subject import Subject, subject_of
 from plm.export.hf import hf
+from plm.formats.chat import CHATML
 from plm.formats.common import About
 from plm.pretrained import load
 from tests.evaluation.conftest import SIZES
@@ -83,7 +84,12 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module", params=["plm", "llama"])
 def exported(request, tmp_path_factory: pytest.TempPathFactory, tokenizer: Any) -> Path:
     model = tiny(f"model={request.param}", *SIZES, dtype=torch.float32)
-    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=About())
+    about = About(chat_template=CHATML.read_text(encoding="utf-8"))
+    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=about)
+
+
+# For what no architecture changes: listing all of lm-eval's tasks takes long.
+ONE_MODEL = pytest.mark.parametrize("exported", ["plm"], indirect=True)
 
 
 @pytest.fixture
@@ -198,6 +204,7 @@ def test_every_configured_task_is_there():
 
 
 @pytest.mark.peers
+@ONE_MODEL
 def test_what_cannot_be_had_is_one_line(ours: Subject, local: Path, tmp_path: Path):
     with pytest.raises(ConfigError, match=r"task=no_such_task: lm-eval .* has no such task"):
         LmEval("no_such_task").check(ours)
@@ -249,6 +256,7 @@ def test_each_group_has_its_own_number_of_items():
 
 
 @pytest.mark.peers
+@ONE_MODEL
 def test_a_group_and_the_room_by_lm_eval_itself(ours: Subject, local: Path, tmp_path: Path):
     for name, changed in (("a", "plm_choice_a"), ("b", "plm_choice_b"), ("c", "plm_choice_c")):
         text = (local / "plm_choice.yaml").read_text().replace("plm_choice", changed)
