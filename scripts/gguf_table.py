@@ -83,6 +83,21 @@ def our_losses(found: Any, rows: dict[str, Any]) -> dict[str, float]:
     return losses
 
 
+def check(chosen: dict[str, Any]) -> None:
+    """Raise ConfigError for a setting that cannot work."""
+    from plm.export.gguf import DIRECT
+    from plm.formats.llama_cpp import KINDS
+
+    if not chosen["run"]:
+        raise ConfigError("run=<run folder> is missing, for example run=runs/plm_pretrain")
+    for key in _NUMBERS:
+        if chosen[key] is not None and chosen[key] < 1:
+            raise ConfigError(f"{key}={chosen[key]} must be at least 1")
+    for kind in chosen["types"]:
+        if kind not in (*DIRECT, *KINDS):
+            raise ConfigError(f"types: {kind} is none of {', '.join((*DIRECT, *KINDS))}")
+
+
 def measure(chosen: dict[str, Any]) -> dict[str, Any]:
     """The figures of all types."""
     from plm.data import tokenizer as bpe
@@ -90,9 +105,9 @@ def measure(chosen: dict[str, Any]) -> dict[str, Any]:
     from plm.export.gguf import gguf
     from plm.formats.common import About
     from plm.formats.llama_cpp import LlamaCpp
-    from plm.pretrained import load
+    from scripts.loading import loaded
 
-    found = load(chosen["run"])
+    found = loaded({**chosen, "weights": "last"})
     rows = held_out(chosen["run"], chosen["windows"])
     about = About(Path(chosen["run"]).name, found.end_of_text, found.rope_theta)
     tokenizer = bpe.load(found.tokenizer) if found.tokenizer else None
@@ -103,8 +118,9 @@ def measure(chosen: dict[str, Any]) -> dict[str, Any]:
         for kind in chosen["types"]:
             try:
                 file = gguf(
-                    found.model, tokenizer, Path(place) / f"{kind}.gguf", about=about, kind=kind
-                )
+                    found.model, tokenizer, Path(place) / f"{kind}.gguf", about=about, kind=kind,
+                    library=chosen["llama_cpp"],
+                )  # fmt: skip
             except ConfigError as error:
                 left_out[kind] = str(error)
                 continue
@@ -167,8 +183,7 @@ def main(arguments: list[str]) -> int:
 
     try:
         chosen = read(arguments, DEFAULTS, numbers=_NUMBERS, lists=("types",))
-        if not chosen["run"]:
-            raise ConfigError("run=<run folder> is missing, for example run=runs/plm_pretrain")
+        check(chosen)
         result = measure(chosen)
     except PlmError as error:
         print(f"error: {error}", file=sys.stderr)

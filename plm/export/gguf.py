@@ -61,6 +61,7 @@ def gguf(
     *,
     about: About,
     kind: str = "F16",
+    library: str | None = None,
 ) -> Path:
     """Write the model as one GGUF file, whole or not at all.
 
@@ -74,6 +75,7 @@ def gguf(
         target: ends in .gguf; must not exist.
         about: what goes along.
         kind: one of DIRECT, or a key of plm.formats.llama_cpp.KINDS.
+        library: libllama, for a kind of llama.cpp's own; None: as `find_library` looks.
     Returns:
         The target.
     Raises:
@@ -105,7 +107,7 @@ def gguf(
             plain = partial.with_name(f"{partial.name}.F32")
             try:
                 _write(package, plain, architecture, keys, weights, "F32")
-                quantize(plain, partial, kind, threads=cores())
+                quantize(plain, partial, kind, library=library, threads=cores())
             finally:
                 plain.unlink(missing_ok=True)
     return target

@@ -207,7 +207,10 @@ def test_llama_cpp_has_our_losses(run: Path, tmp_path: Path, capsys, llama_cpp):
     ("arguments", "said"),
     [
         ([], "run=<run folder> is missing, for example run=runs/plm_pretrain"),
-        (["run=nowhere"], "nowhere does not exist"),
+        (["run=nowhere"], "run=nowhere does not exist"),
+        (["run={run}", "windows=0"], "windows=0 must be at least 1"),
+        (["run={run}", "threads=0"], "threads=0 must be at least 1"),
+        (["run={run}", "types=[F32,Q9]"], "types: Q9 is none of F32, F16, BF16, Q8_0, Q4_0, "),
         (["run={run}", "window=3"], "unknown setting 'window=3'; did you mean windows=…?"),
         (["run={run}", "repeats=some"], "repeats=some is not a whole number"),
         (["run={run}", "windows=1"], "llama.cpp is not there; `make llama-cpp` fetches it"),
