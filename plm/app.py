@@ -34,6 +34,7 @@ def settle(config: Any) -> dict[str, Any]:
         _take_path(settings)
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
+    _check_tokenizer(settings)
     longest = Plan.read(settings["phases"]).max_seq_len
     if longest > settings["model"]["max_position_embeddings"]:
         raise ConfigError(
@@ -57,6 +58,25 @@ def _take_path(settings: dict[str, Any]) -> None:
         if phase is not None and not set(phase.get("mixture") or {}) <= set(sources):
             even = dict.fromkeys(sources, 1.0)
             phase |= {"mixture": even, "mixture_to": {}, "temperature": 1.0}
+
+
+def _check_tokenizer(settings: dict[str, Any]) -> None:
+    """Whether a tokenizer named for the data is that of the model which the run begins from.
+
+    Looked at here, too, since its size would be found wrong first, which is not what is wrong.
+
+    Raises:
+        CheckpointError: it is another one.
+    """
+    data, init_from = settings["data"], settings.get("init_from")
+    taken_over = data.get("tokenizer_sha256")
+    if not (init_from and data.get("tokenizer")) or taken_over or data.get("allow_changed"):
+        return
+    path = Path(data["tokenizer"])
+    file = path / "tokenizer.json" if path.is_dir() else path
+    # With more tokens it is not yet what it will be.
+    if file.is_file() and not data.get("new_tokens"):
+        handoff.new_ids(handoff.find(init_from, settings["init"], ""), file, [])
 
 
 def check_parts(settings: dict[str, Any]) -> None:
@@ -93,6 +113,7 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
     Returns:
         Exit code, and what a sweeper minimises.
     """
+    launch.take_signals()
     if config["stage"]["_target_"] == pipeline.TARGET:
         return _pipeline(plain(config))
     settings = settle(config)
@@ -170,9 +191,15 @@ def prepare(settings: dict[str, Any]) -> None:
         DataError: a source that cannot be used.
     """
     from plm.callbacks.progress import DataProgress
+    from plm.data.manifest import losses
     from plm.data.open import find_data, open_data
+    from plm.evaluation.choices import check_callbacks
 
     fresh = find_data(settings["data"]) is None
+    # Items take seconds, and are looked at again: here only where the data take long as well.
+    check_callbacks(
+        settings["callbacks"], settings["model"]["max_position_embeddings"], items=fresh
+    )
     if fresh:
         what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"
         print(f"preparing {what}, once: later runs with it start at once", file=sys.stderr)
@@ -184,6 +211,9 @@ def prepare(settings: dict[str, Any]) -> None:
     if fresh:
         from plm.report.recipe_page import write_recipe_report
 
+        for lost in losses(prepared.manifest):
+            word = "warning: dropped" if lost.large else "dropped"
+            print(f"{word}  {lost.text}", file=sys.stderr)
         print(f"what the data hold: {write_recipe_report(prepared)}", file=sys.stderr)
 
 

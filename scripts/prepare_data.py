@@ -10,6 +10,8 @@ Settings, as key=value:
     end_of_text   the token of it that ends a document (its first special one)
     new_tokens    [<|im_start|>,<|im_end|>]: special tokens to add to it
     chat_template Jinja for conversations, or a file of it (ChatML)
+    bad_rows      of conversations: skip counts what is none, error stops there (the recipe's)
+    too_long      of conversations past block_tokens: skip, error, cut (the recipe's)
     vocab_size    ids of the tokenizer, at most (4096)
     block_tokens  length of the blocks that are shuffled, a multiple of every seq_len (1024)
     seed          of the split and of the order of documents (0)
@@ -35,6 +37,8 @@ DEFAULTS: dict[str, Any] = {
     "end_of_text": None,
     "new_tokens": [],
     "chat_template": None,
+    "bad_rows": None,
+    "too_long": None,
     "data_dir": "data",
     "vocab_size": 4096,
     "block_tokens": 1024,
@@ -56,6 +60,8 @@ def show(what: str, done: int, total: int | None) -> None:
 
 def table(prepared: Any, report: Path) -> str:
     """What came out, as text."""
+    from plm.data.manifest import losses
+
     data = prepared.manifest
     head = ("source", "split", "documents", "tokens", "MB", "bytes/token", "leak")
     rows = [head]
@@ -83,6 +89,7 @@ def table(prepared: Any, report: Path) -> str:
     lines.append("seconds      " + ", ".join(f"{k} {v}" for k, v in data["seconds"].items()))
     if not prepared.comparable:
         lines.append("not comparable: " + "; ".join(data["not_comparable_because"]))
+    lines += [f"dropped      {lost.text}" for lost in losses(data)]
     return "\n".join(lines)
 
 

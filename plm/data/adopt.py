@@ -40,8 +40,9 @@ def adopt(settings: TokenizerSettings, target: Path, vocab_size: int | None = No
     n_ids = bpe.size(tokenizer)
     if vocab_size is not None and n_ids > vocab_size:
         raise ConfigError(
-            f"vocab_size={vocab_size} is too small: {where} has {n_ids} ids; "
-            f"set vocab_size={n_ids} or more"
+            f"vocab_size={vocab_size} is too small: {where} has {n_ids} ids; a new model takes "
+            f"vocab_size={n_ids} or more, and one that a run begins from (init_from) keeps its own "
+            "tokenizer: data.tokenizer=init_from"
         )
     if tokenizer.normalizer is not None:
         kind = json.loads(tokenizer.normalizer.__getstate__())["type"]

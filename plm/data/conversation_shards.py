@@ -15,7 +15,7 @@ import numpy as np
 
 from plm.data import tokenizer as bpe
 from plm.data.conversations import BadConversation, Conversation, check
-from plm.data.documents import disk_errors
+from plm.data.documents import disk_errors, place
 from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
 from plm.data.journal import Journal
 from plm.data.pool import ordered, portions
@@ -38,6 +38,8 @@ class ChatCoding(NamedTuple):
         block_tokens: no conversation is longer.
         too_long: what becomes of one that is: one of recipe.TOO_LONG.
         bad_rows: what becomes of one that cannot be trained on: skip or error.
+        template_from: what an error calls the template.
+        root: what the conversations' names are relative to, see Origin.
     """
 
     path: str
@@ -47,6 +49,8 @@ class ChatCoding(NamedTuple):
     block_tokens: int
     too_long: str
     bad_rows: str
+    template_from: str
+    root: str
 
 
 class _Coded(NamedTuple):
@@ -193,7 +197,7 @@ def _row(
             mask[: len(chat.prompt(talk.messages[: talk.given], tools=talk.tools))] = False
     except BadConversation as error:
         if coding.bad_rows == "error":
-            raise DataError(f"{name}: {error}") from error
+            raise DataError(f"{place(name, coding.root)}: {error}") from error
         tally.drop(error.reason, name, text, why=str(error))
         return None
     _check_ids(ids, coding, name)
@@ -201,8 +205,8 @@ def _row(
         said = f"{len(ids)} tokens, block_tokens={coding.block_tokens}"
         if coding.too_long == "error":
             raise DataError(
-                f"{name}: too long: {said}; use a larger block_tokens, or too_long: skip (or cut) "
-                "in the recipe"
+                f"{place(name, coding.root)}: too long: {said}; use a larger data.block_tokens, or "
+                "data.too_long=skip (or cut)"
             )
         if coding.too_long == "skip":
             tally.drop("longer than block_tokens", name, text, why=said)
@@ -220,8 +224,8 @@ def _row(
 def _check_ids(ids: np.ndarray, coding: ChatCoding, name: str) -> None:
     if len(ids) and int(ids.max()) >= coding.vocab_size:
         raise DataError(
-            f"{name}: the text has token {int(ids.max())}, but vocab_size={coding.vocab_size}; set "
-            "vocab_size to the tokenizer's size or more"
+            f"{place(name, coding.root)}: the text has token {int(ids.max())}, but vocab_size="
+            f"{coding.vocab_size}; set vocab_size to the tokenizer's size or more"
         )
 
 
@@ -232,7 +236,12 @@ def _chat(coding: ChatCoding, modified: int) -> tuple[Any, np.ndarray]:
     from plm.formats.chat import Chat
 
     tokenizer = bpe.load(coding.path)
-    chat = Chat(tokenizer, coding.template, end_of_text=coding.end_of_text)
+    chat = Chat(
+        tokenizer,
+        coding.template,
+        end_of_text=coding.end_of_text,
+        where=coding.template_from,
+    )
     return chat, bpe.token_bytes(tokenizer, coding.vocab_size)
 
 

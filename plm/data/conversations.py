@@ -172,7 +172,7 @@ def check(messages: Sequence[Mapping[str, Any]], *, answered: bool | None = True
             raise BadConversation("no text", f"{where}: content is not text: {_short(content)}")
         if role == "assistant" and not content.strip() and not calls:
             raise BadConversation("empty answer", f"{where}: the assistant says nothing")
-        _check_calls(calls, where)
+        _check_calls(calls, where, trained=answered is True)
         if found := _HALF.search(json.dumps(message, ensure_ascii=False, default=str)):
             raise BadConversation(
                 "not UTF-8", f"{where}: half a surrogate pair ({found[0]!r}) is no text in UTF-8"
@@ -202,14 +202,18 @@ _FOLLOWS = {
 }
 
 
-def _check_calls(calls: Any, where: str) -> None:
+def _check_calls(calls: Any, where: str, trained: bool) -> None:
     for call in calls or []:
         function = call.get("function") if isinstance(call, Mapping) else None
         if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
             raise BadConversation("bad tool call", f"{where}: a tool call needs a function's name")
-        if not isinstance(function.get("arguments"), str | Mapping):
+        given = function.get("arguments")
+        # To be learnt, text must be an object's JSON; a model's own failed call may be sent back.
+        read = _json(given, None) if isinstance(given, str) and trained else given
+        if not isinstance(read, Mapping if trained else str | Mapping):
             raise BadConversation(
-                "bad tool call", f"{where}: the arguments of a tool call must be an object"
+                "bad tool call",
+                f"{where}: the arguments of a tool call must be an object, got {_short(given)}",
             )
 
 
@@ -296,7 +300,7 @@ def _read_call(text: Any) -> Any:
 def _json(text: str, otherwise: Any) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return otherwise
 
 

@@ -40,18 +40,36 @@ class Origin:
         read: `(item, tally) -> documents`, picklable, run in any process.
         size: `(item) -> bytes`, roughly; items are handed out in portions of a like size.
         facts: what the manifest records: licences, versions, what was missing.
+        root: the file or folder that the documents' names are relative to; "": they stand alone.
     """
 
     items: Iterable[Any]
     read: Callable[[Any, Tally], Iterable[Document]]
     size: Callable[[Any], int]
     facts: dict[str, Any] = field(default_factory=dict)
+    root: str = ""
 
     def __iter__(self) -> Iterator[Document]:
         """The documents, read here and now, one after another."""
         tally = Tally()
         for item in self.items:
             yield from self.read(item, tally)
+
+
+def place(name: str, root: str) -> str:
+    """Where a document is from, as an error says it: `talks/a.jsonl, row 7`.
+
+    Args:
+        name: of the document: a file's, and the row's number behind a colon where it has rows.
+        root: see Origin.
+    """
+    if not root:
+        return name
+    file, colon, row = name.rpartition(":")
+    rows = bool(colon) and row.isdecimal()
+    path = Path(root).expanduser()
+    path = path if path.is_file() else path / (file if rows else name)
+    return f"{path}, row {row}" if rows else str(path)
 
 
 def as_it_is(item: Document, tally: Tally) -> tuple[Document, ...]:

@@ -117,14 +117,18 @@ class Job:
                     raise DataError(nothing_left(name, self.origins[name], tallies[name]))
             with self.part("splitting", told):
                 entries, leak = self._split(stores, tallies)
-            with self.part("training the tokenizer", told):
-                self._tokenizer(stores, entries, executor)
+            # There already: adopted, or trained by an earlier try.
+            if not (self.folder / TOKENIZER).is_file():
+                with self.part("training the tokenizer", told):
+                    self._tokenizer(stores, entries, executor)
             with self.part("encoding", told):
                 self._check_template(executor)
                 counts = self._encode(stores, entries, tallies, executor, ahead, told)
         about = {
             name: {
-                **told_of_source(entries[name]["val"], leak[name], tallies[name]),
+                **told_of_source(
+                    entries[name]["val"], leak[name], tallies[name], len(stores[name].entries)
+                ),
                 **self.origins[name].facts,
             }
             for name in stores
@@ -192,7 +196,7 @@ class Job:
                     f"source {name} is too small: {about[part]['documents']} conversations in "
                     f"{part} fill {windows} windows of block_tokens={self.block_tokens}, it needs "
                     f"{least}; give it more, a larger split.val_share or a smaller block_tokens"
-                    + dropped(about["steps"])
+                    + dropped(about["steps"], self._root(name))
                 )
 
     def _check_size(self, name: str, part: str, tokens: int) -> None:
@@ -218,6 +222,9 @@ class Job:
         }
         held: set[str] = set()
         if by_group:
+            for name, store in by_group.items():
+                talks = self.recipe.sources[name].conversations
+                split.check_groups(name, store.entries, self._root(name), talks)
             sizes = {name: split.group_sizes(store.entries) for name, store in by_group.items()}
             goals = {name: settings[name].val_share for name in by_group}
             held = split.validation_groups(sizes, goals, self.seed)
@@ -258,17 +265,13 @@ class Job:
         entries: dict[str, dict[str, list[Entry]]],
         executor: Executor,
     ) -> None:
-        target = self.folder / TOKENIZER
-        # There already: adopted, or trained by an earlier try.
-        if target.is_file():
-            return
         executor.submit(
             encode.train_tokenizer,
             self._samples(stores, entries),
             self.vocab_size,
             self.recipe.tokenizer.special_tokens,
             self.recipe.tokenizer.pre_tokenizer,
-            target,
+            self.folder / TOKENIZER,
         ).result()
 
     def _samples(
@@ -329,7 +332,12 @@ class Job:
             self.block_tokens,
             source.too_long,
             source.bad_rows,
+            self.recipe.template_from,
+            self._root(name),
         )
+
+    def _root(self, name: str) -> str:
+        return self.origins[name].root if name in self.origins else ""
 
     def _check_template(self, executor: Executor) -> None:
         """Before hours of reading, where the tokenizer is there already."""

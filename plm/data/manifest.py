@@ -4,10 +4,11 @@ import hashlib
 import json
 import os
 import platform
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from plm.data.documents import Origin
+from plm.data.documents import Origin, place
 from plm.data.prepared import MANIFEST, TOKENIZER, digest_of
 from plm.data.recipe import Recipe
 from plm.data.split import Leak
@@ -17,13 +18,25 @@ from plm.data.textstore import Entry
 PASSING = (".text", ".read", ".journal", ".partial")
 """Ends of the names of files that only the work needs."""
 
+LARGE = 0.1
+"""Share of a source that may be lost without a warning."""
+
 _LISTED_GROUPS = 50
+_LISTED_REASONS = 4
 
 
-def told_of_source(val: list[Entry], leak: Leak, tallies: Tallies) -> dict[str, Any]:
-    """The leak, what the steps did, and who validates."""
+def told_of_source(
+    val: list[Entry], leak: Leak, tallies: Tallies, cleaned: int = 0
+) -> dict[str, Any]:
+    """The leak, what the steps did, who validates, and how many documents came in.
+
+    Args:
+        cleaned: documents that the cleaning left, before the split.
+    """
     groups = {entry.group for entry in val}
+    before = (t for step, t in tallies.items() if step not in ("split", "encoding"))
     return {
+        "came_in": cleaned + sum(tally.dropped.total() for tally in before),
         "leak": {"share": round(leak.share, 5), "lines": leak.lines, "found": leak.found},
         "steps": {step: tally.plain() for step, tally in tallies.items() if tally},
         "val_groups": sorted(groups)[:_LISTED_GROUPS],
@@ -33,25 +46,68 @@ def told_of_source(val: list[Entry], leak: Leak, tallies: Tallies) -> dict[str, 
 
 def nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:
     """Why a source has no document, as one line."""
-    lost = "; ".join(
-        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally.dropped.items())}, first "
-        f"{tally.examples[next(iter(tally.dropped))][0][0]}"
-        for step, tally in tallies.items()
-        if tally.dropped
-    )
-    missing = ", ".join(origin.facts.get("missing", []))
-    why = f" (dropped by {lost})" if lost else f" (missing: {missing})" if missing else ""
-    return f"source {name}: no document is left{why}; check its origin and its steps"
+    start = f"source {name}: no document is left"
+    if lost := dropped({step: tally.plain() for step, tally in tallies.items()}, origin.root):
+        return f"{start}{lost}"
+    if missing := ", ".join(origin.facts.get("missing", [])):
+        return f"{start} (missing: {missing}); check its origin"
+    return f"{start}: {origin.root or 'its origin'} holds nothing to read, or blanks alone"
 
 
-def dropped(steps: dict[str, Any]) -> str:
-    """What a source's steps left out, in brackets, from the manifest's `steps`; "" for nothing."""
-    lost = "; ".join(
-        f"{step}: {', '.join(f'{reason} {n}' for reason, n in tally['dropped'].items())}"
-        for step, tally in steps.items()
-        if tally["dropped"]
-    )
-    return f" (dropped by {lost})" if lost else ""
+def dropped(steps: dict[str, Any], root: str = "") -> str:
+    """What a source's steps left out, and why the first one, in brackets; "" for nothing.
+
+    Args:
+        steps: as in the manifest.
+        root: what the documents' names are relative to, see Origin.
+    """
+    lost = []
+    for step, tally in steps.items():
+        if not tally["dropped"]:
+            continue
+        counts = ", ".join(f"{reason} {n}" for reason, n in tally["dropped"].items())
+        most = max(tally["dropped"], key=tally["dropped"].get)
+        why = f": {tally['why'][most]}" if most in tally["why"] else ""
+        lost.append(f"{step}: {counts}, first {place(tally['examples'][most][0][0], root)}{why}")
+    return f" (dropped by {'; '.join(lost)})" if lost else ""
+
+
+class Losses(NamedTuple):
+    """What a source lost on its way from rows to tokens.
+
+    Attributes:
+        text: one line: how much, why, and the first.
+        large: more than LARGE of it could not be read or trained on; what the recipe's own steps
+            leave out does not count.
+    """
+
+    text: str
+    large: bool
+
+
+def losses(manifest: dict[str, Any]) -> list[Losses]:
+    """What each source lost, for those that lost any.
+
+    Args:
+        manifest: of a preparation, or the copy of it that a run keeps.
+    """
+    found = []
+    for name, about in manifest.get("sources", {}).items():
+        came, steps = about.get("came_in"), about.get("steps") or {}
+        reasons, first, unusable = Counter[str](), "", 0
+        for step, tally in steps.items() if came else ():
+            reasons.update(tally["dropped"])
+            if step in ("read", "encoding"):
+                unusable += sum(tally["dropped"].values())
+            shown = [tally["examples"][reason][0][0] for reason in tally["dropped"]]
+            first = first or next(iter(shown), "")
+        if not came or not reasons:
+            continue
+        why = [f"{reason} {number:,}" for reason, number in reasons.most_common(_LISTED_REASONS)]
+        why += ["…"] * (len(reasons) > _LISTED_REASONS)
+        text = f"{name}: {reasons.total():,} of {came:,} ({', '.join(why)}), first {first}"
+        found.append(Losses(text, unusable > LARGE * came))
+    return found
 
 
 def differences(recipe: Recipe, key: dict[str, Any], origins: dict[str, Origin]) -> list[str]:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+from plm.config import locate
 from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
-from plm.data.recipe import Recipe, load_recipe, with_tokenizer
+from plm.data.recipe import BAD_ROWS, TOO_LONG, Recipe, load_recipe, with_tokenizer
 from plm.errors import ConfigError
 
 Tell = Callable[[str, int, int | None], None]
@@ -17,8 +19,8 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
     """The prepared data that the node `data` names.
 
     Args:
-        settings: recipe, path, dir, vocab_size, block_tokens, seed and workers; perhaps tokenizer
-            and chat_template.
+        settings: recipe, path, dir, vocab_size, block_tokens, seed and workers; perhaps tokenizer,
+            chat_template, bad_rows and too_long.
         rank: only rank 0 shows its progress.
         progress: told of each part of the preparation.
     Raises:
@@ -37,14 +39,22 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """The recipe that the node `data` names, with the tokenizer and chat template that it names.
+    """The recipe that the node `data` names, with what the node says in the recipe's place.
+
+    That is its tokenizer, chat template, and what becomes of bad rows and long conversations.
 
     Raises:
-        ConfigError: the tokenizer or the template is not there.
+        ConfigError: the tokenizer or the template is not there, or a setting has no effect.
     """
     recipe, named = load_recipe(settings["recipe"]), settings.get("tokenizer")
     if settings.get("chat_template"):
         recipe = with_template(recipe, settings["chat_template"], named)
+        if settings.get("tokenizer_sha256") and "{" in settings["chat_template"]:
+            # Perhaps taken over with the tokenizer.
+            recipe = replace(recipe, template_from="the chat template of data or of init_from")
+    for key, choices in (("bad_rows", BAD_ROWS), ("too_long", TOO_LONG)):
+        if settings.get(key) is not None:
+            recipe = _with_rows(recipe, key, settings[key], choices)
     new = settings.get("new_tokens") or []
     if not named:
         if new:
@@ -66,23 +76,58 @@ def with_template(recipe: Recipe, named: str, tokenizer: str | None = None) -> R
         tokenizer: a file, or its folder: tokenizer_config.json beside it, or beside the template's
             file, says what the template reads as bos_token.
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or the file is empty.
     """
     # It is needed for conversations alone.
     from plm.formats.chat import self_contained
 
     text, beside = named, Path(tokenizer) if tokenizer else None
+    where = "data.chat_template"
     if "{" not in named:
-        beside = Path(named).expanduser()
+        beside, where = Path(named).expanduser(), f"data.chat_template={named}"
         try:
             text = beside.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"data.chat_template={named}: neither a template nor a file of one: {error}"
             ) from error
+    if not text.strip():
+        raise ConfigError(
+            f"{where} is empty; name a file with a template, or leave it out for that of the model "
+            "that the run begins from, or ChatML"
+        )
     if beside is not None:
         text = self_contained(text, beside if beside.is_dir() else beside.parent)
-    return replace(recipe, chat_template=text)
+    return replace(recipe, chat_template=text, template_from=where)
+
+
+def _with_rows(recipe: Recipe, key: str, value: Any, choices: tuple[str, ...]) -> Recipe:
+    """The recipe with another `bad_rows` or `too_long` for all of its conversations.
+
+    Those that it makes itself have no bad_rows: what cannot be trained on there is left out.
+    """
+    if value not in choices:
+        raise ConfigError(f"data.{key}={value}: one of {', '.join(choices)}, or null")
+    sources, content, found = dict(recipe.sources), dict(recipe.content["sources"]), False
+    for name, source in recipe.sources.items():
+        target = source.origin.get("_target_")
+        takes = key == "too_long" or (target and key in signature(locate(target)).parameters)
+        if not (source.conversations and takes):
+            continue
+        found = True
+        # What the recipe says anyway needs no other data.
+        if getattr(source, key) != value:
+            change = (
+                {key: value} if key == "too_long" else {"origin": {**source.origin, key: value}}
+            )
+            sources[name] = replace(source, **change)
+            content[name] = {**content[name], **change}
+    if not found:
+        raise ConfigError(
+            f"data.{key}={value} has no effect: recipe {recipe.name} reads no conversations; set "
+            "data.path, or leave it out"
+        )
+    return replace(recipe, sources=sources, content={**recipe.content, "sources": content})
 
 
 def find_data(settings: Mapping[str, Any]) -> Path | None:

@@ -18,8 +18,8 @@ from plm.data.indexed import token_dtype
 from plm.data.job import Job, Progress
 from plm.data.pool import cores
 from plm.data.prepared import MANIFEST, Prepared
-from plm.data.recipe import Recipe, Source
-from plm.data.sources.files import list_files
+from plm.data.recipe import PATH_MARK, Recipe, Source
+from plm.data.sources.files import KINDS, TABLES, list_files
 from plm.errors import ConfigError, DataError, PlmError, Unfinished
 
 _HERE = Path(__file__).resolve().parent
@@ -149,7 +149,9 @@ def _key(
         raise ConfigError(
             f"data.path={path} is set, but recipe {recipe.name} does not read it; use recipe=text"
         )
-    states = [[name, *_state(file)] for file, name in list_files(path)] if path is not None else []
+    states = []
+    if path is not None:
+        states = [[name, *_state(file)] for file, name in list_files(path, _kinds(recipe))]
     for named in dict.fromkeys(p for source in recipe.sources.values() for p in _paths(source)):
         states += _states(named)
     content = {**recipe.content, "sources": {}}
@@ -168,6 +170,12 @@ def _key(
         "seed": seed,
         "files": states,
     }
+
+
+def _kinds(recipe: Recipe) -> tuple[str, ...]:
+    """Kinds of files that are read under the path that the user gives."""
+    reading = [s for s in recipe.sources.values() if PATH_MARK in str(s.origin)]
+    return TABLES if all(source.conversations for source in reading) else KINDS
 
 
 def _paths(source: Source) -> Iterator[str]:

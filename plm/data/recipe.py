@@ -24,6 +24,8 @@ PATH_MARK = "$path"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 SPLITS = ("group", "pieces", "auto")
+BAD_ROWS = ("skip", "error")
+"""What may become of a row that is no conversation, or cannot be trained on."""
 TOO_LONG = ("skip", "error", "cut")
 """What may become of a conversation that is longer than a block."""
 
@@ -138,6 +140,7 @@ class Recipe:
         versions: distribution (or python) to the version that the recipe was made with.
         content: the file as plain data, for the hash.
         chat_template: Jinja, for sources with conversations; None: ChatML.
+        template_from: what an error calls it.
     """
 
     name: str
@@ -146,6 +149,7 @@ class Recipe:
     versions: dict[str, str]
     content: dict[str, Any]
     chat_template: str | None = None
+    template_from: str = "the chat template"
 
     @property
     def takes_path(self) -> bool:
@@ -159,7 +163,9 @@ class Recipe:
             return None
         from plm.formats.chat import CHATML
 
-        return self.chat_template or CHATML.read_text(encoding="utf-8")
+        if self.chat_template is None:
+            return CHATML.read_text(encoding="utf-8")
+        return self.chat_template
 
 
 def load_recipe(recipe: str | Path) -> Recipe:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
+from plm.data.documents import place
 from plm.data.recipe import Split
 from plm.data.textstore import Entry, TextFile, TextStore, opened
 from plm.errors import DataError
@@ -50,22 +51,15 @@ def validation_groups(
     so that validation holds several. A source that is left without any gets its smallest group.
 
     Args:
-        sizes: bytes by source and group.
+        sizes: bytes by source and group, two groups or more each (see `check_groups`).
         goals: validation's share of the bytes by source.
         seed: of the draw.
-    Raises:
-        DataError: a source has one group only.
     """
     totals = {source: sum(groups.values()) for source, groups in sizes.items()}
     taken = dict.fromkeys(sizes, 0)
     chosen: set[str] = set()
     homes = defaultdict(list)
     for source, groups in sizes.items():
-        if len(groups) < 2:
-            raise DataError(
-                f"source {source}: a split by group needs two groups or more, it has "
-                f"{', '.join(groups) or 'none'}; use `by: pieces`"
-            )
         for group in groups:
             homes[group].append(source)
 
@@ -87,6 +81,34 @@ def validation_groups(
         if not taken[source]:
             take(min(groups, key=lambda name: (groups[name], name)))
     return chosen
+
+
+def check_groups(source: str, entries: list[Entry], root: str, conversations: bool) -> None:
+    """Whether a source can be split by group: some of it must train, and some validate.
+
+    Args:
+        source: its name.
+        entries: all of it, one at least.
+        root: what the documents' names are relative to, see Origin.
+        conversations: they are; each is of the group of those that ask the same.
+    Raises:
+        DataError: it has one group only.
+    """
+    groups = {entry.group for entry in entries}
+    if len(groups) > 1:
+        return
+    kind, first = "conversation" if conversations else "document", place(entries[0].name, root)
+    out = "" if conversations else ", or let split.by=pieces cut it"
+    if len(entries) == 1:
+        raise DataError(
+            f"source {source} has one {kind} only ({first}); to train and to validate it needs two "
+            f"or more: give it more{out}"
+        )
+    alike = "begin with the same question" if conversations else f"are of the group {groups.pop()}"
+    raise DataError(
+        f"source {source}: all its {len(entries)} {kind}s {alike} (the first is {first}), and a "
+        f"group is never divided between train and validation: give it others{out}"
+    )
 
 
 def resolve(split: Split, store: TextStore) -> str:

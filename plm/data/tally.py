@@ -19,6 +19,7 @@ class Tally:
         lost: characters of the documents left out, by reason.
         changed: places changed in documents that stay, by reason.
         examples: by reason, (document's name, beginning of its text).
+        why: by reason, what was said of the first document left out, where something was.
     """
 
     def __init__(self) -> None:
@@ -26,6 +27,7 @@ class Tally:
         self.lost: Counter[str] = Counter()
         self.changed: Counter[str] = Counter()
         self.examples: dict[str, list[tuple[str, str]]] = {}
+        self.why: dict[str, str] = {}
 
     def __bool__(self) -> bool:
         return bool(self.dropped or self.changed)
@@ -37,8 +39,10 @@ class Tally:
             reason: a few words, the same for all documents that it holds for.
             name: of the document.
             text: of the document.
-            why: what is to be shown before the text.
+            why: what is wrong with it; shown before the text.
         """
+        if why and not self.dropped[reason]:
+            self.why[reason] = why
         self.dropped[reason] += 1
         self.lost[reason] += len(text)
         self._show(reason, name, f"{why}; {text}" if why else text)
@@ -55,6 +59,7 @@ class Tally:
 
     def add(self, other: "Tally") -> None:
         """Add the counts of documents that came after those of this tally."""
+        self.why |= {r: why for r, why in other.why.items() if not self.dropped[r]}
         self.dropped.update(other.dropped)
         self.lost.update(other.lost)
         self.changed.update(other.changed)
@@ -68,6 +73,7 @@ class Tally:
             "lost": dict(self.lost),
             "changed": dict(self.changed),
             "examples": self.examples,
+            "why": self.why,
         }
 
     @classmethod
@@ -78,6 +84,7 @@ class Tally:
         tally.lost.update(plain["lost"])
         tally.changed.update(plain["changed"])
         tally.examples = {k: [tuple(e) for e in v] for k, v in plain["examples"].items()}
+        tally.why = dict(plain["why"])
         return tally
 
 

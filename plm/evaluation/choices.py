@@ -1,12 +1,15 @@
 """Tasks by name: the YAML files of configs/task, with settings over them."""
 
+from collections.abc import Callable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from plm.config import build, check_targets
-from plm.errors import ConfigError
+from plm.config import build, check_targets, locate
+from plm.errors import ConfigError, PlmError
+from plm.evaluation.kinds import unknown
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "task"
 
@@ -87,17 +90,76 @@ def _read(name: str) -> dict[str, dict[str, Any]]:
     return {file.stem: node}
 
 
-def built(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def built(found: Mapping[str, dict[str, Any]], where: str = "") -> dict[str, Any]:
     """The tasks that nodes describe.
 
+    Args:
+        found: nodes by name.
+        where: path of the names, with a dot at its end, for the errors.
     Raises:
         ConfigError: a target that is not allowed, or settings that it does not take.
     """
     tasks = {}
     for name, node in found.items():
-        check_targets(node, name)
+        check_targets(node, f"{where}{name}")
         try:
+            _check_names(node)
             tasks[name] = build(node)
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
+            raise ConfigError(f"{where}{name}: {error}") from error
     return tasks
+
+
+def _check_names(node: dict[str, Any]) -> None:
+    """Refuse settings that the target does not take; one that takes any says so itself."""
+    taken = signature(locate(node["_target_"])).parameters.values()
+    known = [one.name for one in taken]
+    for name, value in node.items():
+        if name not in (*known, "_target_", "_partial_") and not any(
+            one.kind is one.VAR_KEYWORD for one in taken
+        ):
+            raise unknown(name, value, known)
+
+
+def check(subject: Any, tasks: Mapping[str, Any], where: str = "") -> None:
+    """What each task says that would stop it, with its name.
+
+    Args:
+        subject: the model.
+        tasks: by name.
+        where: as for `built`.
+    Raises:
+        PlmError: of the task's own class.
+    """
+    for name, task in tasks.items():
+        _named(where, name, task.check, subject)
+
+
+def check_callbacks(callbacks: Mapping[str, Any], context: int, *, items: bool = True) -> None:
+    """Refuse evaluations while training that cannot work, as far as that needs no model.
+
+    Args:
+        callbacks: nodes by name, of which those with tasks count.
+        context: of the model, in tokens.
+        items: also make or read the items, which takes seconds.
+    Raises:
+        PlmError: the task's key and what is wrong: a setting, a missing file.
+    """
+    for callback, node in callbacks.items():
+        nodes = (node or {}).get("tasks")
+        if not isinstance(nodes, Mapping):
+            continue
+        where = f"callbacks.{callback}.tasks."
+        single = {n: one for n, one in nodes.items() if one and "_target_" in one}
+        for name, task in built(single, where).items():
+            if items and hasattr(task, "prepare"):
+                _named(where, name, task.prepare, context)
+
+
+def _named(where: str, name: str, call: Callable[[Any], None], argument: Any) -> None:
+    try:
+        call(argument)
+    except PlmError as error:
+        # lm-eval's tasks name themselves.
+        said = str(error).removeprefix(f"{name}: ")
+        raise type(error)(f"{where}{name}: {said}") from error

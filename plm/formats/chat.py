@@ -12,7 +12,7 @@ import numpy as np
 from plm.data.conversations import BadConversation
 from plm.data.tokenizer import load, special_tokens
 from plm.errors import ConfigError
-from plm.formats.chat_render import Messages, Spans, Tools, is_marked, parse, render
+from plm.formats.chat_render import FAILS, Messages, Spans, Tools, is_marked, parse, render
 from plm.formats.chat_special import Special
 from plm.formats.common import IM_END, IM_START
 
@@ -26,7 +26,8 @@ CHATML = Path(__file__).with_name("chatml.jinja")
 transformers' `return_assistant_tokens_mask`."""
 
 _ASKED = {"role": "user", "content": "q0q"}
-_ANSWERED = {"role": "assistant", "content": "a0a"}
+# Both cases, so that a template that changes them is found out.
+_ANSWERED = {"role": "assistant", "content": "a0A"}
 _TALK = [_ASKED, _ANSWERED] * 2
 
 
@@ -49,6 +50,7 @@ class Chat:
         template: Jinja; None: ChatML.
         end_of_text: the token that ends a document; None: the tokenizer's first special one.
             Templates read it as bos_token and eos_token, too, unless they are `self_contained`.
+        where: what an error calls the template: the setting and the file that it is from.
 
     Attributes:
         template: its text.
@@ -66,6 +68,7 @@ class Chat:
         template: str | None = None,
         *,
         end_of_text: str | None = None,
+        where: str = "the chat template",
     ) -> None:
         self._special = Special(tokenizer)
         special = self._special.ids
@@ -77,7 +80,7 @@ class Chat:
                 f"the tokenizer lacks {' and '.join(missing)} as special tokens, which ChatML is "
                 "written with; add them (data.new_tokens), or name data.chat_template"
             )
-        self.template = template
+        self.template, self._where = template, where
         self._tokenizer = _copy(tokenizer)
         self._text_only = _copy(tokenizer)
         self._text_only.encode_special_tokens = True
@@ -85,11 +88,14 @@ class Chat:
         self._variables = {} if end is None else {"bos_token": end, "eos_token": end}
         self._marked = is_marked(template)
         self._checked = False
-        parse(template)
+        parse(template, where)
         try:
             self.ends: tuple[str, ...] = self._find_ends()
         except BadConversation as error:
-            raise ConfigError(f"the chat template cannot be used: {error}") from error
+            why = str(error).removeprefix(FAILS)
+            raise ConfigError(
+                f"{where} cannot be used, it fails to render a question with its answer: {why}"
+            ) from error
         stops = (special[name] for name in (*self.ends, end) if name in special)
         self.stop_ids: tuple[int, ...] = tuple(dict.fromkeys(stops))
 
@@ -110,6 +116,7 @@ class Chat:
             load(pretrained.tokenizer),
             self_contained(pretrained.chat_template, pretrained.path),
             end_of_text=pretrained.end_of_text,
+            where=f"the chat template of {pretrained.path}",
         )
 
     def render(
@@ -176,10 +183,16 @@ class Chat:
         if self._checked:
             return
         text, spans = self._render(_TALK, None, False)
+        if text.count(_ANSWERED["content"]) < _TALK.count(_ANSWERED):
+            raise ConfigError(
+                f"{self._where} does not write what the assistant says as it is: there would be "
+                "nothing to learn; write {{ message['content'] }} there, or name another "
+                "data.chat_template"
+            )
         if not self.ends:
             found = self._special.pattern.search(text.partition(_ANSWERED["content"])[2])
             raise ConfigError(
-                "the chat template ends an assistant's turn with no special token"
+                f"{self._where} ends an assistant's turn with no special token"
                 + (f" ({found[0]} comes with the next turn)" if found else "")
                 + ": a model trained with it would never stop; name another data.chat_template"
             )
@@ -187,8 +200,8 @@ class Chat:
             spans = self._growing(_TALK, None, text)
         if None in self._answers_end(text, spans):
             raise ConfigError(
-                f"the chat template's {{% generation %}} marks leave {self.ends[-1]} out, which "
-                "ends an assistant's turn: a model trained with it would never stop; move "
+                f"{self._where} leaves {self.ends[-1]}, which ends an assistant's turn, out of its "
+                "{% generation %} marks: a model trained with it would never stop; move "
                 "{% endgeneration %} behind it, or name another data.chat_template"
             )
         self._checked = True
@@ -208,9 +221,9 @@ class Chat:
             after = self._render(messages[: index + 1], tools, False)[0]
             if not after.startswith(before) or not text.startswith(after):
                 raise ConfigError(
-                    "the chat template renders the beginning of a conversation otherwise once it "
-                    "goes on, and has no {% generation %} marks: what the assistant says cannot be "
-                    f"told apart (message {index}); name another data.chat_template"
+                    f"{self._where} renders the beginning of a conversation otherwise once it goes "
+                    "on, and has no {% generation %} marks: what the assistant says cannot be told "
+                    f"apart (message {index}); name another data.chat_template"
                 )
             said = after[len(before) :]
             end = next(iter(self.ends), "")

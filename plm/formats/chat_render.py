@@ -12,6 +12,7 @@ Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
 Spans = list[tuple[int, int]]
 
+FAILS = "the chat template fails: "
 _MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")
 # transformers keeps which marks it has met with the compiled template, which all threads share.
 _RENDERING = Lock()
@@ -59,14 +60,12 @@ def render(
         # A template can fail in as many ways as a program.
         except Exception as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise BadConversation(
-                "the chat template fails to render", f"the chat template fails: {first}"
-            ) from error
+            raise BadConversation("the chat template fails to render", f"{FAILS}{first}") from error
     return texts[0], list(spans[0]) if marked else []
 
 
-def parse(template: str) -> None:
-    """Raise ConfigError for a template that is no Jinja."""
+def parse(template: str, where: str) -> None:
+    """Raise ConfigError for a template that is no Jinja; `where` is what the error calls it."""
     from jinja2 import TemplateSyntaxError
     from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -74,5 +73,5 @@ def parse(template: str) -> None:
         render_jinja_template([], chat_template=template)
     except TemplateSyntaxError as error:
         raise ConfigError(
-            f"the chat template does not parse: line {error.lineno}: {error.message}"
+            f"{where} does not parse: line {error.lineno}: {error.message}"
         ) from error

@@ -4,6 +4,7 @@ import re
 from html import escape
 from typing import Any
 
+from plm.data.manifest import losses
 from plm.report.curves import missing
 from plm.report.format import human_share, human_time, human_tokens
 from plm.report.run_folder import DONE, Run
@@ -131,25 +132,33 @@ def _printable(text: Any) -> str:
 
 
 def data(run: Run) -> str:
-    """Which text it was: its fingerprint, what leaks from train to validation, the licences."""
+    """Which text it was: its fingerprint, what was left out, the leak into validation, licences."""
     told = {**(run.summary.get("data") or {})}
     leak = told.pop("leak", None) or run.manifest.get("leak") or {}
     told.setdefault("fingerprint", run.manifest.get("fingerprint", "unknown"))
+    why = told.pop("why", None)
     if told.get("comparable") is False:
         told.pop("comparable")
-        why = escape(str(told.pop("why", None) or "the text differs"))
+        why = escape(str(why or "the text differs"))
         warning = f'<p class="warning">Not comparable with other machines\' figures: {why}.</p>'
     else:
         warning = ""
     rows = _source_rows(run.manifest.get("sources"), leak if isinstance(leak, dict) else {})
     body = table(["source", "documents", "tokens", "leak into validation", "licence"], rows)
-    return warning + definitions(told) + (body if rows else "")
+    return warning + _losses(run) + definitions(told) + (body if rows else "")
+
+
+def _losses(run: Run) -> str:
+    """What the preparation left out, by source."""
+    parts = []
+    for lost in losses(run.manifest):
+        css = ' class="warning"' if lost.large else ""
+        parts.append(f"<p{css}>Left out of {escape(lost.text)}.</p>")
+    return "".join(parts)
 
 
 def _source_rows(sources: Any, leak: dict[str, Any]) -> list[list[str]]:
-    """One row a source of manifest.json, whose sources are a mapping by name or a list."""
-    if isinstance(sources, list):
-        sources = {str(s.get("name", "")): s for s in sources if isinstance(s, dict)}
+    """One row a source of manifest.json."""
     sources = sources if isinstance(sources, dict) else {}
     rows = []
     for name in dict.fromkeys([*sources, *leak]):
@@ -162,8 +171,8 @@ def _source_rows(sources: Any, leak: dict[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 name,
-                _amount(told.get("documents")),
-                _amount(told.get("tokens")),
+                _amounts(told, "documents"),
+                _amounts(told, "tokens"),
                 human_share(share) if isinstance(share, int | float) else "–",
                 one_line(_distinct(licence)),
             ]
@@ -171,11 +180,11 @@ def _source_rows(sources: Any, leak: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _amount(value: Any) -> str:
-    """A count, or one a split, in three digits each."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_amount(inner)}" for name, inner in value.items())
-    return human_tokens(value) if isinstance(value, int | float) else "–"
+def _amounts(told: dict[str, Any], key: str) -> str:
+    """A count of each split, in three digits."""
+    counts = {split: (told.get(split) or {}).get(key) for split in ("train", "val")}
+    found = [f"{s} {human_tokens(n)}" for s, n in counts.items() if isinstance(n, int | float)]
+    return ", ".join(found) or "–"
 
 
 def _distinct(licence: Any) -> Any:

@@ -4,8 +4,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
+from plm.data.conversation_shards import MASK
+from plm.data.indexed import IndexedDataset
 from plm.data.prepared import SPLITS, Prepared
 from plm.report.format import human_share, human_tokens
 from plm.report.recipe_tokenizer import visible
@@ -207,21 +212,46 @@ def kept_examples(prepared: Prepared, tokenizer: "Tokenizer") -> str:
         shown = min(KEPT, train.n_docs)
         # The middle of each of so many like stretches.
         chosen = [(2 * i + 1) * train.n_docs // (2 * shown) for i in range(shown)]
-        inner = "".join(
-            _example(
-                prepared.document_name(name, "train", i),
-                # A token is a byte at least, and a character four bytes at most.
-                tokenizer.decode(train.document(i)[: 4 * EXCERPT].tolist()),
-            )
-            for i in chosen
-        )
+        talks = _masks(prepared, name) if name in prepared.conversations else None
+        inner = ""
+        for i in chosen:
+            # A token is a byte at least, and a character four bytes at most.
+            ids = train.document(i)[: 4 * EXCERPT]
+            pieces = [(False, tokenizer.decode(ids.tolist()))]
+            if talks is not None:
+                pieces = _pieces(ids, talks.document(i)[: len(ids)], tokenizer)
+            inner += _article(prepared.document_name(name, "train", i), pieces)
         title = f"{escape(name)}: {shown} of {train.n_docs:,} train documents"
+        title += ", what is trained on set off" * (talks is not None)
         parts.append(f"<details><summary>{title}</summary>{inner}</details>")
     return "".join(parts)
 
 
+def _masks(prepared: Prepared, name: str) -> IndexedDataset:
+    prefix = prepared.prefix(name, "train")
+    return IndexedDataset(prefix.with_name(prefix.name + MASK))
+
+
+def _pieces(ids: np.ndarray, mask: np.ndarray, tokenizer: "Tokenizer") -> list[tuple[bool, str]]:
+    """(trained on, text with its special tokens) of one stretch of a conversation after another."""
+    edges = np.flatnonzero(np.diff(mask)) + 1
+    return [
+        (bool(mask[start]), tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False))
+        for start, stop in pairwise([0, *edges.tolist(), len(ids)])
+    ]
+
+
 def _example(name: str, text: str) -> str:
-    text = visible(text.replace("\r\n", "\n"))
-    cut = '<span class="cut"> …</span>' if len(text) >= EXCERPT else ""
-    body = escape(text[:EXCERPT]) + cut if text else '<span class="cut">(no text)</span>'
+    return _article(name, [(False, text)])
+
+
+def _article(name: str, pieces: list[tuple[bool, str]]) -> str:
+    """The beginning of a document, in bold what is trained on of a conversation."""
+    body, left = "", EXCERPT
+    for trained, piece in pieces:
+        text = escape(visible(piece.replace("\r\n", "\n"))[:left])
+        body += f"<b>{text}</b>" if trained and text else text
+        left -= min(left, len(piece))
+    body += '<span class="cut"> …</span>' if not left else ""
+    body = body or '<span class="cut">(no text)</span>'
     return f'<article><h3>{escape(visible(name))}</h3><pre class="sample">{body}</pre></article>'

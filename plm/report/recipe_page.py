@@ -105,5 +105,5 @@ def _conditions(prepared: Prepared) -> str:
     body = definitions(pairs)
     if versions:
         inner = definitions(versions)
-        body += f"<details><summary>{len(versions)} versions</summary>{inner}</details>"
+        body += f"<details><summary>versions ({len(versions)})</summary>{inner}</details>"
     return body

@@ -140,7 +140,10 @@ def test_a_vocabulary_that_is_too_small_or_has_no_special_token(trained, tmp_pat
     bpe.save(trained, tmp_path / "theirs.json")
     chosen = TokenizerSettings(file=str(tmp_path / "theirs.json"))
     rows = bpe.size(trained)
-    message = rf"vocab_size=300 is too small: .*theirs\.json has {rows} ids; set vocab_size={rows}"
+    message = (
+        rf"vocab_size=300 is too small: .*theirs\.json has {rows} ids; a new model takes "
+        rf"vocab_size={rows} or more, and one that a run begins from .*: data\.tokenizer=init_from"
+    )
     with pytest.raises(ConfigError, match=message):
         adopt.adopt(chosen, tmp_path / "tokenizer.json", 300)
     bpe.save(bpe.train(TEXTS, vocab_size=300, special_tokens=[]), tmp_path / "theirs.json")

@@ -11,6 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from plm import app
 from plm.analysis.ngram import ngram_baselines
 from plm.batch import IGNORE_INDEX
 from plm.data import clean, conversation_shards
@@ -18,6 +19,7 @@ from plm.data import tokenizer as bpe
 from plm.data.conversations import Conversation
 from plm.data.indexed import IndexedDataset
 from plm.data.loader import assemble, cumulative_lengths
+from plm.data.manifest import losses
 from plm.data.open import recipe_of
 from plm.data.order import Windows
 from plm.data.prepare import prepare
@@ -321,17 +323,17 @@ def test_too_long_is_left_out_by_default(tmp_path):
         (
             TOO_LONG,
             {"too_long": "error"},
-            "rows.jsonl:31: too long: .* tokens, block_tokens=160; use",
+            r"/rows\.jsonl, row 31: too long: .* tokens, block_tokens=160; use a larger data\.b",
         ),
         (
             BAD["reads like a special token"],
             {"origin": {"bad_rows": "error"}},
-            r"rows.jsonl:31: <\|im_end\|> stands in the text of a message",
+            r"/rows\.jsonl, row 31: <\|im_end\|> stands in the text of a message",
         ),
         (
             BAD["empty answer"],
             {"origin": {"bad_rows": "error"}},
-            r"rows\.jsonl, row 31: message 1: the assistant says nothing",
+            r"/rows\.jsonl, row 31: message 1: the assistant says nothing",
         ),
     ],
 )
@@ -339,7 +341,7 @@ def test_a_bad_row_can_be_an_error(tmp_path, bad, settings, error):
     recipe = write_recipe(tmp_path, [*rows(30), bad], **settings)
     with pytest.raises(DataError, match=error) as caught:
         prepared(recipe, tmp_path / "data")
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith(str(tmp_path))
     # A mistake of the user's leaves nothing behind.
     assert not [path for path in (tmp_path / "data").iterdir() if path.is_dir()]
 
@@ -349,10 +351,116 @@ def test_too_few_conversations(tmp_path):
     recipe = write_recipe(tmp_path, [*rows(4), *bad])
     error = (
         r"source talk is too small: \d conversations in (train|val) fill \d windows of block_tokens"
-        r"=160, it needs \d; .* \(dropped by encoding: reads like a special token 3\)"
+        r"=160, it needs \d; .* \(dropped by encoding: reads like a special token 3, first "
+        rf"{tmp_path}/rows\.jsonl, row \d: <\|im_end\|> stands in the text of a message\)"
     )
     with pytest.raises(DataError, match=error):
         prepared(recipe, tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        (
+            [{"question": "a", "answer": "b"}, BAD["empty answer"], {"question": "c"}],
+            r"source talk: no document is left \(dropped by read: no conversation 2, empty answer 1"
+            r", first {}/rows\.jsonl, row 1: a row must have messages, .*; it has question, answer",
+        ),
+        (
+            ["\n", "\n"],
+            r"source talk: no document is left: {}/rows\.jsonl holds nothing to read, or bl",
+        ),
+        (rows(1), r"source talk has one conversation only \({}/rows\.jsonl, row 1\); to train and"),
+        (
+            rows(1) * 3,
+            r"source talk: all its 3 conversations begin with the same question \(the fir",
+        ),
+    ],
+)
+def test_nothing_left_or_too_little_to_split(tmp_path, lines, error):
+    recipe = write_recipe(tmp_path, [] if lines == ["\n", "\n"] else lines)
+    if lines == ["\n", "\n"]:
+        (tmp_path / "rows.jsonl").write_text("\n \n")
+    with pytest.raises(DataError, match=error.format(tmp_path)):
+        prepared(recipe, tmp_path / "data")
+    assert not [path for path in (tmp_path / "data").iterdir() if path.is_dir()]
+
+
+def test_what_is_lost_is_one_line_a_source(tmp_path):
+    lines = [TOO_LONG, LONG_PROMPT, BAD["empty answer"], *rows(60)]
+    found = prepared(write_recipe(tmp_path, lines), tmp_path / "data")
+    said = "talk: 3 of 63 (longer than block_tokens 2, empty answer 1), first rows.jsonl:3"
+    assert losses(found.manifest) == [(said, False)]
+    (tmp_path / "more").mkdir()
+    found = prepared(write_recipe(tmp_path / "more", [*lines, *[TOO_LONG] * 6]), tmp_path / "data")
+    ((said, large),) = losses(found.manifest)
+    assert said.startswith("talk: 9 of 69 (longer than block_tokens 8, empty answer 1)") and large
+    # What the recipe's own steps leave out is said, and is no reason for a warning.
+    step = {"_target_": "plm.data.steps.exact_dedup.exact_dedup"}
+    (tmp_path / "twice").mkdir()
+    found = prepared(
+        write_recipe(tmp_path / "twice", rows(60) * 2, steps=[step]), tmp_path / "data"
+    )
+    assert losses(found.manifest) == [
+        ("talk: 60 of 120 (seen before 60), first rows.jsonl:61", False)
+    ]
+
+
+def test_the_terminal_says_what_is_lost(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, [BAD["empty answer"], *rows(60)])
+    data = {"recipe": str(recipe), "path": None, "dir": str(tmp_path / "data"), "workers": 1}
+    settings = {"data": {**data, "vocab_size": 320, "block_tokens": BLOCK, "seed": 0}}
+    app.prepare(settings)
+    said = capsys.readouterr().err.splitlines()
+    (line,) = [line for line in said if "dropped" in line]
+    assert line == "dropped  talk: 1 of 61 (empty answer 1), first rows.jsonl:1"
+    assert said[said.index(line) + 1].startswith("what the data hold: ")
+    write_recipe(tmp_path, [*[BAD["empty answer"]] * 7, *rows(60)])
+    app.prepare(settings)
+    assert "\nwarning: dropped  talk: 7 of 67 (" in capsys.readouterr().err
+    # It is said once, as all that preparing says.
+    app.prepare(settings)
+    assert "dropped" not in capsys.readouterr().err
+
+
+def test_bad_rows_and_too_long_as_settings_of_the_run(tmp_path):
+    recipe = write_recipe(tmp_path, [TOO_LONG, BAD["empty answer"], *rows(60)])
+    settings = {"recipe": str(recipe)}
+    plain = prepared(recipe_of(settings), tmp_path / "data")
+    same = {**settings, "bad_rows": "skip", "too_long": "skip"}
+    assert prepared(recipe_of(same), tmp_path / "data").folder == plain.folder
+    cut = prepared(recipe_of({**settings, "too_long": "cut"}), tmp_path / "data")
+    assert cut.folder != plain.folder
+    assert cut.manifest["sources"]["talk"]["steps"]["encoding"]["changed"]
+    for key, error in (
+        ("bad_rows", r"row 2: message 1: the assistant says nothing"),
+        (
+            "too_long",
+            r"row 1: too long: .*; use a larger data\.block_tokens, or data\.too_long=skip",
+        ),
+    ):
+        with pytest.raises(DataError, match=error):
+            prepared(recipe_of({**settings, key: "error"}), tmp_path / "data")
+        with pytest.raises(ConfigError, match=rf"data\.{key}=never: one of skip, "):
+            recipe_of({**settings, key: "never"})
+        with pytest.raises(ConfigError, match=rf"data\.{key}=error has no effect: recipe embedded"):
+            recipe_of({"recipe": "embedded", key: "error"})
+    # Conversations that a recipe makes itself have no rows.
+    with pytest.raises(ConfigError, match=r"data\.bad_rows=error has no effect: recipe sft"):
+        recipe_of({"recipe": "sft", "bad_rows": "error"})
+    assert all(
+        s.too_long == "cut"
+        for s in recipe_of({"recipe": "sft", "too_long": "cut"}).sources.values()
+    )
+
+
+def test_no_tokenizer_is_trained_where_one_is_taken_over(tmp_path):
+    told = []
+    found = prepared(
+        write_recipe(tmp_path, rows(60)), tmp_path / "data", progress=lambda *t: told.append(t[0])
+    )
+    assert "encoding" in told and "training the tokenizer" not in told
+    assert "training the tokenizer" not in found.manifest["seconds"]
 
 
 @pytest.mark.parametrize("stop", range(1, 13))
@@ -426,17 +534,31 @@ def test_a_template_is_part_of_the_key_and_comes_as_text_or_file(tmp_path):
         ConfigError, match=r"data\.chat_template=none\.jinja: neither a template no"
     ):
         recipe_of({**settings, "chat_template": "none.jinja"})
+    empty = tmp_path / "empty.jinja"
+    empty.write_text("\n")
+    with pytest.raises(
+        ConfigError, match=rf"data\.chat_template={empty} is empty; name a file with"
+    ):
+        recipe_of({**settings, "chat_template": str(empty)})
 
 
 def test_templates_that_cannot_be_trained_with_stop_it_early(tmp_path, monkeypatch):
     monkeypatch.setattr(clean, "_read_and_clean", lambda *_: pytest.fail("read"))
     settings = {"recipe": str(write_recipe(tmp_path, rows(9)))}
+    file = tmp_path / "mine.jinja"
     for template, error in (
         ("{% if %}", "does not parse"),
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "would never stop"),
+        ("{{ messages.none.at_all }}", "cannot be used, it fails to render a question"),
+        ("{{ messages[0].content }}", "does not write what the assistant says"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "ends an .* would never stop"),
     ):
-        with pytest.raises(ConfigError, match=error):
-            prepared(recipe_of({**settings, "chat_template": template}), tmp_path / "data")
+        file.write_text(template)
+        for named, where in (
+            (template, "^data.chat_template"),
+            (file, f"^data.chat_template={file}"),
+        ):
+            with pytest.raises(ConfigError, match=f"{where} {error}"):
+                prepared(recipe_of({**settings, "chat_template": str(named)}), tmp_path / "data")
     bpe.save(
         bpe.train(["Some words."], vocab_size=300, special_tokens=SPECIAL[:1]),
         tmp_path / "tokenizer.json",

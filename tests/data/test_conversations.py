@@ -180,6 +180,14 @@ def test_conversations(messages):
             "bad tool call",
             "message 1: the arguments of a tool call must be an object",
         ),
+        *(
+            (
+                [ASK, {**CALL, "tool_calls": [{"function": {"name": "add", "arguments": text}}]}],
+                "bad tool call",
+                f"message 1: the arguments of a tool call must be an object, got {text!r}"[:90],
+            )
+            for text in ("not json", "", "3", "[" * 10**4)
+        ),
     ],
 )
 def test_what_is_no_conversation(messages, reason, error):
@@ -189,6 +197,14 @@ def test_what_is_no_conversation(messages, reason, error):
     assert caught.value.reason == reason
     # What is printed can be printed.
     str(caught.value).encode()
+
+
+def test_a_failed_call_of_a_model_may_be_sent_back():
+    call = {"function": {"name": "add", "arguments": "not json"}}
+    check([ASK, {**CALL, "tool_calls": [call]}, RESULT], answered=False)
+    # OpenAI's form, as `parse` was not asked to read it.
+    call = {"function": {"name": "add", "arguments": "{}"}}
+    check([ASK, {**CALL, "tool_calls": [call]}, RESULT, ANSWER])
 
 
 def test_as_text_it_reads_as_it_was_said():

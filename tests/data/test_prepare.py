@@ -224,7 +224,10 @@ def test_a_path_that_no_source_reads():
 def test_a_source_with_nothing_left(make_recipe, tiny, tmp_path):
     rule = {"_target_": "plm.data.steps.quality_prose.quality_prose", "min_words": 10**6}
     recipe = make_recipe(tmp_path, steps=[rule])
-    message = r"source again: no document is left \(dropped by quality_prose: too short 4, first b"
+    message = (
+        r"source again: no document is left \(dropped by quality_prose: too short 4, first "
+        rf"{tiny[1]}/book0\.txt\)"
+    )
     with pytest.raises(DataError, match=message):
         prepare(recipe, data_dir=tmp_path, workers=1, path=str(tiny[1]), **SIZES)
 

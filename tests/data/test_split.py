@@ -4,8 +4,8 @@ import pytest
 
 from plm.data.documents import Document
 from plm.data.recipe import Split
-from plm.data.split import leaks, resolve, split_pieces, validation_groups
-from plm.data.textstore import TextStore
+from plm.data.split import check_groups, leaks, resolve, split_pieces, validation_groups
+from plm.data.textstore import Entry, TextStore
 from plm.errors import DataError
 
 
@@ -45,9 +45,36 @@ def test_a_group_is_on_one_side_in_every_source():
         assert set(groups) - held
 
 
-def test_one_group_cannot_be_split():
-    with pytest.raises(DataError, match="source code: a split by group needs two groups"):
-        validation_groups({"code": {"torch": 5}}, {"code": 0.1}, seed=0)
+@pytest.mark.parametrize(
+    ("entries", "talks", "error"),
+    [
+        (
+            ["one.jsonl:1"],
+            True,
+            r"source code has one conversation only \(d/one\.jsonl, row 1\); to train and to "
+            r"validate it needs two or more: give it more$",
+        ),
+        (
+            ["one.jsonl:1", "one.jsonl:2"],
+            True,
+            r"all its 2 conversations begin with the same question \(the first is d/one\.jsonl, "
+            r"row 1\), and a group is never divided .*: give it others$",
+        ),
+        (
+            ["a.txt"],
+            False,
+            r"has one document only \(d/a\.txt\); .* or let split\.by=pieces cut it$",
+        ),
+        (["a", "b"], False, r"all its 2 documents are of the group torch \(the first is d/a\)"),
+    ],
+)
+def test_one_group_cannot_be_split(entries, talks, error):
+    with pytest.raises(DataError, match=error):
+        check_groups("code", [Entry(0, 5, name, "torch") for name in entries], "d", talks)
+
+
+def test_two_groups_can_be_split():
+    check_groups("code", [Entry(0, 5, name, name) for name in "ab"], "d", True)
 
 
 def test_pieces_are_spread_and_nothing_is_lost(tmp_path):

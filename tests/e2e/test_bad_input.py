@@ -25,6 +25,13 @@ CASES = {
         ["scale.max_position_embeddings=16"],
         ["phases", "max_position_embeddings"],
     ),
+    "evaluation that cannot be": (
+        [
+            "+callbacks@callbacks.evaluation=evaluation",
+            "callbacks.evaluation.tasks.exercises.k=[4]",
+        ],
+        ["callbacks.evaluation.tasks.exercises", "pass@4", "samples"],
+    ),
     "missing text": (["data.path=nowhere.txt"], ["nowhere.txt"]),
     "foreign target": (["optimizer._target_=os.system"], ["os.system", "trust"]),
     "missing init_from": (["init_from=nowhere"], ["init_from", "nowhere"]),
@@ -43,6 +50,8 @@ def told(out: str) -> str:
         "training the",
         "encoding",
         "what the data hold",
+        "dropped",
+        "warning: dropped",
     )
     lines = [line for line in out.splitlines() if line.strip() and not line.startswith(shown)]
     assert len(lines) == 1, out

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from plm.checkpoint import read_meta
+from plm.data import tokenizer as bpe
 from plm.formats.chat import Chat
 from plm.model.linear.lora import LoRA
 from plm.pretrained import load
@@ -59,6 +60,8 @@ def test_a_base_model_learns_to_answer(tuner: Trainer, whole: Path, capsys) -> N
     assert meta["stage"] == "sft" and meta["tokens_seen"] == 17408
     assert meta["origin"]["path"].startswith(str(whole))
     assert "[conversations]" in out
+    # No n-grams are counted of conversations: no head for them.
+    assert "held-out" in out and "n-grams" not in out
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     steps = manifest["sources"]["conversations"]["steps"]
     assert steps["read"]["dropped"] == {
@@ -182,7 +185,14 @@ BAD = {
         ["phases.special", "packed in windows of 128", "seq_len=128"],
     ),
     "a template that does not parse": (
-        ["data.chat_template={template}"], ["chat template does not parse"]
+        ["data.chat_template={template}"], ["data.chat_template=", "broken.jinja does not parse"]
+    ),
+    "another model's tokenizer": (
+        ["data.tokenizer={tokenizer}"],
+        ["the data's tokenizer is not that of init_from=", "data.tokenizer=init_from takes it"],
+    ),
+    "what cannot become of a bad row": (
+        ["data.bad_rows=keep"], ["data.bad_rows=keep: one of skip, error"]
     ),
     "a pattern that names nothing": (
         ["+phases.special.trainable=['*.lora_a']"],
@@ -202,10 +212,11 @@ def test_a_mistake_is_one_line(tuner: Trainer, text: Path, case: str, capsys, mo
     from train import main
 
     overrides, words = BAD[case]
-    template = tuner.runs.parent / "broken.jinja"
+    template, other = tuner.runs.parent / "broken.jinja", tuner.runs.parent / "other.json"
     template.write_text("{% if %}", encoding="utf-8")
+    bpe.save(bpe.train(["other words"], vocab_size=300, special_tokens=["<|e|>"]), other)
     overrides = [o.replace("{text}", str(text)).replace("{template}", str(template))
-                 for o in overrides]  # fmt: skip
+                 .replace("{tokenizer}", str(other)) for o in overrides]  # fmt: skip
     monkeypatch.setattr(sys, "argv", tuner.command(*overrides)[1:])
     try:
         code = main()

@@ -96,9 +96,9 @@ MANY = [
 ]
 
 
-def chat_of(special: list[str], template: str | None = None) -> Chat:
+def chat_of(special: list[str], template: str | None = None, **more: str) -> Chat:
     tokenizer = bpe.train(["user assistant a\n\nb"], vocab_size=300, special_tokens=special)
-    return Chat(tokenizer, template)
+    return Chat(tokenizer, template, **more)
 
 
 @pytest.mark.parametrize(("messages", "tools"), MANY)
@@ -233,6 +233,7 @@ MARKS_TOO_LITTLE = (
     "{% generation %}{{ m['content'] }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"
     "<|eot|>\n{% endfor %}"
 )
+AS_IT_IS = "^mine does not write what the assistant says as it is: there would be nothing to learn"
 NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
 
 
@@ -242,30 +243,39 @@ NO_END = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor 
         (LAST_THINKS, "renders the beginning of a conversation otherwise once it goes on"),
         (NEXT_ENDS, r"with no special token \(<\|user\|> comes with the next turn\): a model"),
         (NO_END, "with no special token: a model trained with it would never stop"),
-        (MARKS_TOO_LITTLE, r"marks leave <\|eot\|> out, which ends an assistant's turn"),
+        (MARKS_TOO_LITTLE, r"leaves <\|eot\|>, which ends an assistant's turn, out of its {% gen"),
+        (TURNS.replace("m['content']", "m['content'] | upper"), AS_IT_IS),
+        (TURNS.replace("m['content']", "m['content'] | lower"), AS_IT_IS),
+        ("{% for m in messages if m.role == 'user' %}{{ m.content }}<|eot|>{% endfor %}", AS_IT_IS),
+        ("hello", AS_IT_IS),
     ],
 )
 def test_templates_that_cannot_be_trained_with(template, error):
-    chat = chat_of(FOREIGN, template)
+    chat = chat_of(FOREIGN, template, where="mine")
     with pytest.raises(ConfigError, match=error) as caught:
         chat.encode(TALK[1:3])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("mine ")
     # They can be talked to all the same.
     assert chat.prompt(TALK[1:4])
+
+
+FAILS = (
+    "^data.chat_template=a.jinja cannot be used, it fails to render a question with its answer: "
+)
 
 
 @pytest.mark.parametrize(
     ("template", "error"),
     [
-        ("{% for %}", "does not parse: line 1: "),
-        ("{{ raise_exception('Never.') }}", "cannot be used: the chat template fails: Never."),
-        ("{{ messages.append(1) }}", "cannot be used: the chat template fails: "),
-        ("{{ ''.__class__.__mro__ }}", "cannot be used: the chat template fails: .*unsafe"),
+        ("{% for %}", "^data.chat_template=a.jinja does not parse: line 1: "),
+        ("{{ raise_exception('Never.') }}", FAILS + "Never."),
+        ("{{ messages.append(1) }}", FAILS),
+        ("{{ ''.__class__.__mro__ }}", FAILS + ".*unsafe"),
     ],
 )
 def test_templates_that_cannot_be_used(template, error):
     with pytest.raises(ConfigError, match=error) as caught:
-        chat_of(FOREIGN, template)
+        chat_of(FOREIGN, template, where="data.chat_template=a.jinja")
     assert "\n" not in str(caught.value)
 
 
@@ -291,6 +301,10 @@ def test_of_a_trained_model(tmp_path: Path):
     bpe.save(tokenizer, tmp_path / "tokenizer.json")
     found = Pretrained(tmp_path, nn.Identity(), tmp_path / "tokenizer.json", "<|endoftext|>")
     with pytest.raises(ConfigError, match="knows no conversations, there is no chat template"):
+        Chat.of(found)
+    found.chat_template = "{{ raise_exception('Never.') }}"
+    where = f"^the chat template of {tmp_path} cannot be used, it fails to render .*: Never"
+    with pytest.raises(ConfigError, match=where):
         Chat.of(found)
     found.chat_template = HEADERS
     assert Chat.of(found).render(TALK[1:2]).startswith("<|endoftext|><|head|>user")

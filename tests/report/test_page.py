@@ -94,7 +94,17 @@ def test_the_page_stands_alone_and_is_whole(run_folder):
         ),
         (
             "Data",
-            ["9f2c41d07be8a1c355aa", "torch is 2.12.0", "2.4 %", "BSD-3-Clause (2)", "CC0-1.0"],
+            [
+                "9f2c41d07be8a1c355aa",
+                "torch is 2.12.0",
+                "2.4 %",
+                "BSD-3-Clause (2)",
+                "CC0-1.0",
+                '"documents">train 41.2k, val 2.06k<',
+                '"tokens">train 5.30M, val 265k<',
+                "<p>Left out of code: 600 of 10,000 (longer &lt;than&gt; block 600), first a",
+                '<p class="warning">Left out of math: 20,000 of 90,000 (',
+            ],
         ),
         ("Conditions", ["2.13.0", "8-core test machine", "python train.py +experiment"]),
         ("Configuration", ["<details>", "note: &lt;kept &amp; escaped&gt;"]),
@@ -104,6 +114,12 @@ def test_each_section_shows_its_data(run_folder, section, texts):
     text = _section(_page(run_folder), section)
     for wanted in texts:
         assert wanted in text
+
+
+def test_what_compares_needs_no_why(run_folder):
+    _edit_summary(run_folder, data={"fingerprint": "9f2c", "comparable": True, "why": ""})
+    text = _section(_page(run_folder), "Data")
+    assert ">comparable<" in text and ">why<" not in text
 
 
 def test_samples_are_escaped_and_unprintable_letters_replaced(run_folder):

@@ -109,7 +109,8 @@ def test_each_section_shows_the_figures(prepared):
     assert "book1.txt" in section(page, "Documents that were dropped")
     kept = section(page, "Documents that were kept")
     assert "4 of " in kept and "&amp; &lt;b&gt;" in kept
-    assert prepared.fingerprint in section(page, "Conditions")
+    conditions = section(page, "Conditions")
+    assert prepared.fingerprint in conditions and "<summary>versions (1)<" in conditions
 
 
 def test_counts_follow_the_steps_in_their_order(prepared):
@@ -196,3 +197,43 @@ def test_the_sample_is_spread_and_the_count_complete(made):
     counts, read, total = used(made)
     assert counts.sum() == read == total == train.n_tokens
     assert counts[0] == train.n_docs
+
+
+def test_conversations_keep_their_marks_and_show_what_is_trained_on(tmp_path):
+    rows = [
+        {
+            "prompt": f"What is <b>{i}</b>?",
+            "completion": f"It is {i}. " + "And so on. " * 40 * (i == 9),
+        }
+        for i in range(60)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = prepare(
+        load_recipe("conversations"),
+        data_dir=tmp_path / "data",
+        vocab_size=320,
+        block_tokens=1024,
+        workers=1,
+        path=str(tmp_path / "a.jsonl"),
+    )
+    tokenizer = bpe.load(found.tokenizer_path)
+    shown = recipe_facts.kept_examples(found, tokenizer)
+    assert "train documents, what is trained on set off" in shown
+    (number, body) = re.search(
+        r'a\.jsonl:(\d+)</h3><pre class="sample">(.*?)</pre>', shown, re.S
+    ).groups()
+    said = f"It is {int(number) - 1}. "
+    assert body == (
+        f"&lt;|im_start|&gt;user\nWhat is &lt;b&gt;{int(number) - 1}&lt;/b&gt;?&lt;|im_end|&gt;\n"
+        f"&lt;|im_start|&gt;assistant\n<b>{said}&lt;|im_end|&gt;</b>\n"
+    )
+    train = found.sources["conversations"]["train"]
+    names = [found.document_name("conversations", "train", i) for i in range(train.n_docs)]
+    if "a.jsonl:10" in names:
+        ids = train.document(names.index("a.jsonl:10"))
+        mask = np.arange(len(ids)) > 20
+        article = recipe_facts._article("a", recipe_facts._pieces(ids, mask, tokenizer))
+        text = re.sub("<.*?>", "", article.partition("<pre")[2])
+        assert (
+            article.endswith('</b><span class="cut"> …</span></pre></article>') and len(text) < 500
+        )

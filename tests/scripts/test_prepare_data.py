@@ -49,3 +49,19 @@ def test_one_line_and_exit_code_2(script, argument, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_what_is_dropped_is_said_or_an_error(script, tmp_path, capsys):
+    turns = (
+        '{"messages": [{"role": "user", "content": "%d?"}, {"role": "assistant", "content": "%s"}]}'
+    )
+    rows = [turns % (i, "" if i == 7 else f"{i} bottles on the wall") for i in range(60)]
+    talks = tmp_path / "talks.jsonl"
+    talks.write_text("\n".join(rows) + "\n")
+    arguments = ["recipe=conversations", f"path={talks}", f"data_dir={tmp_path / 'data'}"]
+    arguments += ["vocab_size=300", "block_tokens=128", "workers=1"]
+    assert script.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "dropped      conversations: 1 of 60 (" in said and "talks.jsonl" in said
+    assert script.main([*arguments, "bad_rows=error"]) == 2
+    assert "talks.jsonl, row 8" in capsys.readouterr().err

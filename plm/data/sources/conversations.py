@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 from plm.data.conversations import BadConversation, Conversation, check, check_kind, parse
 from plm.data.documents import Document, Origin
+from plm.data.recipe import BAD_ROWS
 from plm.data.sources.files import (
-    KINDS,
-    PLAIN,
+    TABLES,
     Lines,
     Parts,
     Whole,
-    kind_of,
     lines_of,
     list_files,
     read_json,
@@ -24,8 +23,6 @@ from plm.data.sources.files import (
 from plm.data.sources.hub import stream
 from plm.data.tally import Tally
 from plm.errors import ConfigError, DataError
-
-BAD_ROWS = ("skip", "error")
 
 
 def conversations(
@@ -48,14 +45,13 @@ def conversations(
             be read, or, with bad_rows=error, its first bad row.
     """
     _check(kind, bad_rows, fields)
-    found = [(file, name) for file, name in list_files(path) if kind_of(file) in _TABLES]
-    if not found:
-        raise DataError(f"{path}: no file with conversations; known: {', '.join(_TABLES)}")
+    found = list_files(path, TABLES)
     facts = {"files": {name: file.stat().st_size for file, name in found}}
     if not any(facts["files"].values()):
         raise DataError(f"{', '.join(str(f) for f, _ in found[:3])}: empty; there is no row")
     read = partial(_read_part, make=_Maker(kind, bad_rows, fields))
-    return Origin(Parts(found), read, lambda item: item.size, {**facts, "conversations": True})
+    facts = {**facts, "conversations": True}
+    return Origin(Parts(found), read, lambda item: item.size, facts, root=path)
 
 
 def hub_conversations(
@@ -88,9 +84,6 @@ def hub_conversations(
     read = partial(_read_row, make=_Maker(kind, bad_rows, fields))
     facts = {"dataset": dataset, **facts, "conversations": True}
     return Origin(rows, read, lambda item: item.size, facts)
-
-
-_TABLES = tuple(kind for kind in KINDS if kind not in PLAIN)
 
 
 def _check(kind: str, bad_rows: str, fields: Any) -> None:

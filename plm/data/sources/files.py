@@ -17,7 +17,8 @@ from plm.data.tally import Tally
 from plm.errors import ConfigError, DataError
 
 PLAIN = (".txt", ".md")
-KINDS = (*PLAIN, ".jsonl", ".parquet")
+TABLES = (".jsonl", ".parquet")
+KINDS = (*PLAIN, *TABLES)
 PACKED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 _ZSTD = ".zst"
 
@@ -71,7 +72,7 @@ def files(path: str, *, fields: list[str] | None = None) -> Origin:
         names = ", ".join(str(file) for file, _ in found[:3])
         raise DataError(f"{names}: empty; there is no text to train on")
     read = partial(_read, fields=fields or ["text"])
-    return Origin(Parts(found), read, lambda item: item.size, facts)
+    return Origin(Parts(found), read, lambda item: item.size, facts, root=path)
 
 
 class Parts:
@@ -95,37 +96,39 @@ class Parts:
                 yield Whole(str(file), name, file.stat().st_size)
 
 
-def list_files(path: str | Path) -> list[tuple[Path, str]]:
-    """Files of a known kind under a path, with their names relative to it, sorted by name.
+def list_files(path: str | Path, kinds: tuple[str, ...] = KINDS) -> list[tuple[Path, str]]:
+    """Files of some kinds under a path, with their names relative to it, sorted by name.
 
+    Args:
+        path: a file or a folder.
+        kinds: ends of names: KINDS, or TABLES where conversations are wanted.
     Raises:
         DataError: the path is missing, or holds none.
     """
     try:
-        return _list_files(Path(path).expanduser())
+        return _list_files(Path(path).expanduser(), kinds)
     except (OSError, RuntimeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _list_files(root: Path) -> list[tuple[Path, str]]:
-    known = ", ".join(KINDS)
+def _list_files(root: Path, kinds: tuple[str, ...]) -> list[tuple[Path, str]]:
+    known = f"{', '.join(kinds)} (also .gz, .bz2, .xz, .zst)"
+    other, none = "cannot read this kind of file", "no file to read in this folder"
+    if kinds == TABLES:
+        other = none = "no file with conversations"
     if root.is_file():
-        if kind_of(root) not in KINDS:
-            raise DataError(
-                f"{root}: cannot read this kind of file; known: {known} (also .gz, .bz2, .xz, .zst)"
-            )
+        if kind_of(root) not in kinds:
+            raise DataError(f"{root}: {other}; known: {known}")
         return [(root, root.name)]
     if not root.is_dir():
         raise DataError(f"{root}: no such file or folder")
     found = sorted(
         (file.relative_to(root).as_posix(), file)
         for file in root.rglob("*")
-        if file.is_file() and kind_of(file) in KINDS and not file.name.startswith(".")
+        if file.is_file() and kind_of(file) in kinds and not file.name.startswith(".")
     )
     if not found:
-        raise DataError(
-            f"{root}: no file to read in this folder; known: {known} (also .gz, .bz2, .xz, .zst)"
-        )
+        raise DataError(f"{root}: {none}; known: {known}")
     return [(file, name) for name, file in found]
 
 

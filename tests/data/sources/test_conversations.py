@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from plm.data.conversations import Conversation
+from plm.data.prepare import is_prepared
+from plm.data.recipe import load_recipe
 from plm.data.sources.conversations import conversations, hub_conversations
 from plm.data.tally import Tally
 from plm.errors import ConfigError, DataError, Unfinished
@@ -154,6 +156,23 @@ def test_no_file(tmp_path):
     (tmp_path / "a.txt").write_text("a")
     with pytest.raises(DataError, match=r"no file with conversations; known: \.jsonl, \.parquet"):
         conversations(str(tmp_path))
+    with pytest.raises(
+        DataError, match=r"a\.txt: no file with conversations; known: \.jsonl, \.par"
+    ):
+        conversations(str(tmp_path / "a.txt"))
+    (tmp_path / "a.csv").write_text("a,b\n")
+    # Asked before the origin is, since what lies there is part of what decides the data.
+    for path in (tmp_path / "a.csv", tmp_path):
+        with pytest.raises(
+            DataError, match=r"no file with conversations; known: \.jsonl, \.parquet"
+        ):
+            is_prepared(
+                load_recipe("conversations"),
+                data_dir=tmp_path,
+                vocab_size=300,
+                block_tokens=64,
+                path=str(path),
+            )
     (tmp_path / "a.jsonl").write_text("")
     with pytest.raises(DataError, match=r"a\.jsonl: empty; there is no row"):
         conversations(str(tmp_path))
