@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 
 from plm.batch import Batch
 from plm.errors import ConfigError
-from plm.evaluation import stored
+from plm.evaluation import choices, stored
 from plm.evaluation.common import Result, Share
 from plm.evaluation.runner import across_ranks, evaluate, undisturbed
 from plm.evaluation.subject import Subject, subject_of
@@ -68,8 +68,7 @@ class Evaluation(pl.Callback):
             )
         with undisturbed(stage.model):
             subject = self._subject(trainer, stage)
-            for task in self.tasks.values():
-                task.check(subject)
+            choices.check(subject, self.tasks, "callbacks.evaluation.tasks.")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, stage: Any, outputs: Any, batch: Batch, batch_idx: int

@@ -80,6 +80,11 @@ def notes_of(parts: list[Part]) -> list[str]:
     return list(dict.fromkeys(note for part in parts for note in part.told.get("notes", [])))
 
 
+def counted(number: int, one: str) -> str:
+    """A number with its word: 1 prompt, 2 prompts."""
+    return f"{number} {one}" + "s" * (number != 1)
+
+
 def digest_of(things: Any) -> str:
     """sha256, hex, of plain values."""
     text = json.dumps(things, sort_keys=True, ensure_ascii=False, default=str)

@@ -5,15 +5,18 @@ near and for longer answers (and one of them takes list entries that are off by 
 compared here, exactly.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, NamedTuple
 
 from plm.errors import ConfigError
 from plm.evaluation.answers import answer_of, normalised, same_number, same_text
+from plm.evaluation.common import counted
 from plm.evaluation.generated import Generated, Item, drawing
-from plm.evaluation.kinds import check_kinds
+from plm.evaluation.kinds import check_kinds, unknown
 from plm.evaluation.lookup import nearest
 from plm.evaluation.statistics import Figure
 
@@ -87,7 +90,7 @@ def exercises(
     return Generated(
         items,
         grade,
-        drawing(draw),
+        drawing(draw, exercises),
         stop=STOP,
         baselines=baselines if lookup else None,
         settings=settings,
@@ -147,9 +150,9 @@ def _family(
             break
     notes = []
     if met:
-        notes.append(f"{family}: {met} problems were trained on or came twice, and are left out")
+        notes.append(f"{family}: {counted(met, 'problem')} left out, trained on or there twice")
     if len(items) < n:
-        notes.append(f"{family}: {len(items)} items of {n}: it has no more that are new")
+        notes.append(f"{family}: {counted(len(items), 'item')} of {n}: it has no more that are new")
     if not items:
         raise ConfigError(f"families.{family}: no problem of it is new; were all trained on?")
     return items, notes
@@ -176,12 +179,10 @@ class _Problem(NamedTuple):
 def _problems(family: str, generator: dict[str, Any], seed: int, size: int) -> Iterator[_Problem]:
     """A stretch of problems, worded as training words them where it has worked solutions."""
     import reasoning_gym
-    from reasoning_gym.factory import DATASETS
 
     from plm.data.sources.solutions import SOLVERS
 
-    if family not in DATASETS:
-        raise ConfigError(f"families.{family}: reasoning-gym has no such family of problems")
+    _check_generator(family, generator)
     if size < 1:
         return
     try:
@@ -199,6 +200,27 @@ def _problems(family: str, generator: dict[str, Any], seed: int, size: int) -> I
             steps = "".join(f"{step}\n" for step in worked.steps)
         if answer is not None:
             yield _Problem(seed + place, question, str(answer), entry, steps)
+
+
+def _check_generator(family: str, generator: dict[str, Any]) -> None:
+    """Refuse a family that is not there, and settings that its generator does not take."""
+    from reasoning_gym.factory import DATASETS
+
+    from plm.data.sources.solutions import SOLVERS
+
+    if family not in DATASETS:
+        near = get_close_matches(family, list(DATASETS))
+        hint = f"did you mean {', '.join(near)}?" if near else f"some are {', '.join(SOLVERS)}"
+        raise ConfigError(f"families.{family}: reasoning-gym has no such family; {hint}")
+    # Seed and size are those of the items.
+    taken = [f for f in dataclasses.fields(DATASETS[family][1]) if f.name not in ("seed", "size")]
+    kinds = {f.name: f.type for f in taken}
+    for name, value in generator.items():
+        key = f"families.{family}.{name}"
+        if name not in kinds:
+            raise unknown(name, value, list(kinds), within=f"families.{family}.")
+        if kinds[name] in (int, float, bool, str):
+            check_kinds({key: value}, {key: kinds[name]})
 
 
 def grade(flat: list[tuple[Item, str, bool]]) -> list[tuple[bool, str | None]]:

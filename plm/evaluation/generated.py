@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from inspect import signature
 from typing import Any
 
 from plm.errors import ConfigError
@@ -11,12 +12,13 @@ from plm.evaluation.common import (
     Result,
     Share,
     by_group,
+    counted,
     digest_of,
     notes_of,
     records_of,
     seed_of,
 )
-from plm.evaluation.kinds import check_kinds
+from plm.evaluation.kinds import check_kinds, unknown
 from plm.evaluation.statistics import Figure, mean_of, pass_at_k
 
 BOOTSTRAP_SEED = 0
@@ -54,7 +56,8 @@ class Drawing:
         k: pass@k is given for each; at most samples.
         temperature: 0 takes the most likely token, so that samples must be 1.
         top_p: share of the distribution that is drawn from.
-        max_new_tokens: longest answer; less where prompt and answer would pass the context.
+        max_new_tokens: longest answer; less, and counted in a note, where prompt and answer would
+            pass the context.
         seed: of the draws; each item's own seed comes from it and the item's name.
         limit: of the items, evenly spread over them; null: all.
     Raises:
@@ -90,9 +93,12 @@ class Drawing:
         return [items[i * len(items) // count] for i in range(count)]
 
 
-def drawing(settings: dict[str, Any]) -> Drawing:
+def drawing(settings: dict[str, Any], task: Callable[..., Any] | None = None) -> Drawing:
     """A Drawing from plain settings, where k may be one number.
 
+    Args:
+        settings: by name.
+        task: what takes them beside settings of its own, which an error names too.
     Raises:
         ConfigError: an unknown setting, or a value of the wrong kind.
     """
@@ -100,7 +106,9 @@ def drawing(settings: dict[str, Any]) -> Drawing:
     kinds |= {"limit": (int, None)}
     for name, value in settings.items():
         if name not in kinds:
-            raise ConfigError(f"unknown setting {name}={value}")
+            own = signature(task).parameters.values() if task is not None else ()
+            named = [one.name for one in own if one.kind is not one.VAR_KEYWORD]
+            raise unknown(name, value, [*named, *kinds])
     check_kinds(settings, {n: kind for n, kind in kinds.items() if n in settings and n != "k"})
     k = settings.get("k", (1,))
     several = list(k) if isinstance(k, list | tuple) else [k]
@@ -152,14 +160,42 @@ class Generated:
             self._items = self.draw.chosen(found)
         return self._items
 
-    def check(self, subject: Any) -> None:
-        """Make the items, so that what is missing is said before anything runs."""
+    def prepare(self, context: int) -> None:
+        """Make the items, so that what is missing is said before there is a model.
+
+        Args:
+            context: longest prompt and answer together, in tokens.
+        Raises:
+            ConfigError: no items, or answers so long that no prompt fits beside them.
+            DataError: the items cannot be read.
+        """
         assert self.items
+        most = self.draw.max_new_tokens
+        if most >= context:
+            raise ConfigError(
+                f"max_new_tokens={most} leaves no room for a prompt in the model's context of "
+                f"{context}; set it below that"
+            )
+
+    def check(self, subject: Any) -> None:
+        """What `prepare` does, and whether there is anything that the model can be asked.
+
+        Raises:
+            ConfigError: as `prepare`, or every prompt fills the context.
+            DataError: as `prepare`.
+        """
+        self.prepare(subject.max_len)
+        lengths = (len(subject.prompt(item.question, item.text)) for item in self.items)
+        if all(length >= subject.max_len for length in lengths):
+            raise ConfigError(
+                f"{counted(len(self.items), 'prompt')}, and none leaves room for an answer in the "
+                f"model's context of {subject.max_len}; ask with fewer shots, or shorter questions"
+            )
 
     def run(self, subject: Any, share: Share = Share()) -> Part:  # noqa: B008
         """Answer and grade this process's items."""
         mine = share.of(self.items)
-        answers = self._answers(subject, [item for _, item in mine])
+        answers, rooms = self._answers(subject, [item for _, item in mine])
         flat = [
             (item, text, cut)
             for (_, item), texts in zip(mine, answers, strict=True)
@@ -170,14 +206,17 @@ class Generated:
         for (index, item), texts in zip(mine, answers, strict=True):
             outcome = [next(graded) for _ in texts]
             records.append(_record(index, item, texts, outcome))
-        notes = list(self._notes)
-        long = sum(not texts for texts in answers)
-        if long:
-            notes.append(f"{long} prompts leave no room for an answer in the context: wrong")
-        return Part(records, {"notes": notes})
+        full = sum(room < 1 for room in rooms)
+        short = sum(0 < room < self.draw.max_new_tokens for room in rooms)
+        return Part(records, {"notes": self._notes, "full": full, "short": short})
 
-    def _answers(self, subject: Any, items: list[Item]) -> list[list[tuple[str, bool]]]:
-        """Of each item its completions, and whether each was cut; none where there is no room."""
+    def _answers(
+        self, subject: Any, items: list[Item]
+    ) -> tuple[list[list[tuple[str, bool]]], list[int]]:
+        """Of each item its completions, and whether each was cut; and the most tokens of each.
+
+        Where there is room for no token there are no completions.
+        """
         from plm.rollout.sampling import Sampling
 
         draw = self.draw
@@ -203,7 +242,7 @@ class Generated:
             for completion in done:
                 cut = completion.finish == "length"
                 found[chosen[completion.prompt]].append((completion.text, cut))
-        return found
+        return found, rooms
 
     def result(self, subject: Any, parts: list[Part]) -> Result:
         """Accuracy, pass@k, and the accuracy of each group."""
@@ -216,8 +255,23 @@ class Generated:
             settings={**self.settings, **drawn, "k": list(self.draw.k)},
             digest=digest_of(told),
             prompt=subject.style,
-            notes=notes_of(parts),
+            notes=[*notes_of(parts), *self._room_notes(parts)],
         )
+
+    def _room_notes(self, parts: list[Part]) -> list[str]:
+        """What the context kept from being answered in full, over all processes."""
+        full, short = (sum(p.told.get(name, 0) for p in parts) for name in ("full", "short"))
+        most, notes = self.draw.max_new_tokens, []
+        if short:
+            notes.append(
+                f"{counted(short, 'prompt')} with less room than max_new_tokens={most}: there the "
+                "context ends the answer"
+            )
+        if full:
+            notes.append(
+                f"{counted(full, 'prompt')} without room for an answer in the context: wrong"
+            )
+        return notes
 
     def _beside_the_model(self) -> dict[str, Figure]:
         if self._beside is None:

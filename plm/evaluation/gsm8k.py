@@ -66,7 +66,7 @@ def gsm8k(
         ], []
 
     settings = {"split": split, "shots": shots, "shots_seed": shots_seed}
-    return Generated(items, grade, drawing(draw), stop=STOP, settings=settings)
+    return Generated(items, grade, drawing(draw, gsm8k), stop=STOP, settings=settings)
 
 
 def _examples(shots: int, path: str | None, seed: int) -> str:

@@ -63,7 +63,7 @@ def humaneval(
         return run_tests(flat, limits or {}, workers)
 
     settings = {"limits": limits or {}}
-    return Generated(items, grade, drawing(draw), stop=STOP, settings=settings)
+    return Generated(items, grade, drawing(draw, humaneval), stop=STOP, settings=settings)
 
 
 def run_tests(

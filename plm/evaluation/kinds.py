@@ -3,7 +3,8 @@
 Settings come from YAML and from the command line: `n=abc` is a text there, and `lookup=maybe` too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from plm.errors import ConfigError
@@ -34,6 +35,19 @@ def check_kinds(settings: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         if not any(_fits(settings[name], one) for one in several):
             wanted = WORDS[several[0]] + (" or null" if None in several else "")
             raise ConfigError(f"{name}={settings[name]} is not {wanted}")
+
+
+def unknown(name: str, value: Any, known: Sequence[str], within: str = "") -> ConfigError:
+    """The error for a setting that is not there, with those that are.
+
+    Args:
+        name, value: as they came.
+        known: names that could have been meant.
+        within: path of the mapping that they lie in, with a dot at its end.
+    """
+    near = get_close_matches(name, known, n=1)
+    hint = f"did you mean {within}{near[0]}?" if near else f"there are {', '.join(known)}"
+    return ConfigError(f"unknown setting {within}{name}={value}; {hint}")
 
 
 def _fits(value: Any, kind: Any) -> bool:

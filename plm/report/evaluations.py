@@ -54,7 +54,8 @@ def _table(result: dict[str, Any]) -> str:
 
 
 def _notes(result: dict[str, Any]) -> str:
-    return "".join(f"<p>{escape(note)}</p>" for note in result["notes"])
+    notes = "".join(f"<li>{escape(note)}</li>" for note in result["notes"])
+    return f'<ul class="notes">{notes}</ul>' if notes else ""
 
 
 def _pictures(run: Run, task: str) -> str:

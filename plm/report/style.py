@@ -64,6 +64,8 @@ th,td{padding:7px 10px;text-align:right;border-bottom:1px solid var(--line);vert
 thead th{color:var(--soft);font-weight:500;font-size:13px;vertical-align:bottom}
 th:first-child{text-align:left;padding-left:0}tbody th{font-weight:600}
 td:last-child,thead th:last-child{padding-right:0}tbody tr:last-child>*{border-bottom:0}
+.notes{list-style:none;margin:10px 0 0;padding:0;color:var(--soft);font-size:13px;
+overflow-wrap:anywhere}.notes li+li{margin-top:4px}.notes+.pair{margin-top:16px}
 .beaten{color:var(--good)}.ahead{color:var(--warn)}.ours{font-weight:700}
 dl:not(.tiles){display:grid;grid-template-columns:repeat(auto-fill,minmax(250px,1fr));gap:8px 24px;
 margin:0 0 12px;font-size:14px}dl:not(.tiles)>div{min-width:0}dt{color:var(--soft)}

@@ -5,9 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from plm.callbacks.evaluation import Evaluation, latest, row
-from plm.errors import ConfigError
+from plm.errors import ConfigError, DataError
 from plm.evaluation import stored
 from plm.evaluation.common import Result
 from plm.evaluation.statistics import Figure
@@ -52,6 +53,21 @@ def test_sharded_weights_are_refused():
     stage = SimpleNamespace(placement=SimpleNamespace(whole_weights=False))
     with pytest.raises(ConfigError, match="needs all weights in one process"):
         callback().on_train_start(None, stage)
+
+
+def test_what_stops_a_task_is_said_with_its_key(monkeypatch):
+    class Missing(Task):
+        def check(self, subject):
+            raise DataError("x.jsonl cannot be read")
+
+    one = Evaluation(Path("run"), tasks={"gsm8k": Missing()})
+    monkeypatch.setattr(one, "_subject", lambda *_: None)
+    place = SimpleNamespace(whole_weights=True)
+    stage = SimpleNamespace(placement=place, model=torch.nn.Identity())
+    with pytest.raises(
+        DataError, match=r"^callbacks\.evaluation\.tasks\.gsm8k: x\.jsonl cannot be read"
+    ):
+        one.on_train_start(None, stage)
 
 
 def test_row_and_latest(tmp_path: Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, DataError, PlmError
 from plm.evaluation import choices
 
 NAMES = [n for n in choices.known() if n != "plm_table"]
@@ -131,8 +131,45 @@ def test_mistakes(names, settings, message: str):
 
 def test_a_setting_that_a_task_does_not_take_is_named():
     nodes = choices.nodes(["piqa"], own={"piqa": {"colour": 1}})
-    with pytest.raises(ConfigError, match=r"piqa: plm\.evaluation\.lm_eval\.LmEval.*colour"):
+    with pytest.raises(ConfigError, match=r"piqa: unknown setting colour=1; there are task, num"):
         choices.built(nodes)
     nodes = choices.nodes(["gsm8k"], own={"gsm8k": {"colour": 1}})
-    with pytest.raises(ConfigError, match="gsm8k: unknown setting colour=1"):
+    with pytest.raises(
+        ConfigError, match=r"gsm8k: unknown setting colour=1; there are path, .*, samples, k, temp"
+    ):
         choices.built(nodes)
+
+
+class Refusing:
+    def __init__(self, error: PlmError) -> None:
+        self.error = error
+
+    def check(self, subject: object) -> None:
+        raise self.error
+
+
+def test_what_stops_a_task_names_it_and_keeps_its_kind():
+    tasks = {"b": Refusing(DataError("x.jsonl cannot be read"))}
+    with pytest.raises(DataError, match=r"^b: x\.jsonl cannot be read$"):
+        choices.check(None, tasks)
+    # lm-eval's name themselves, and need not do so twice.
+    tasks = {"b": Refusing(ConfigError("b: no such thing"))}
+    with pytest.raises(ConfigError, match=r"^callbacks\.c\.tasks\.b: no such thing$"):
+        choices.check(None, tasks, "callbacks.c.tasks.")
+
+
+def test_evaluations_while_training_are_refused_by_their_keys():
+    def refuse(message: str, task: str, items: bool = True, **settings: object) -> None:
+        node = {"tasks": choices.nodes([task], own={task: settings})}
+        callbacks = {"mine": node, "other": {"_target_": "x"}, "none": None}
+        with pytest.raises(PlmError, match=rf"^callbacks\.mine\.tasks\.{message}"):
+            choices.check_callbacks(callbacks, 300, items=items)
+
+    refuse("exercises: k=4: pass@4 needs samples=4", "exercises", items=False, k=[4])
+    refuse("exercises: unknown setting nope=1", "exercises", items=False, nope=1)
+    refuse("gsm8k: nowhere.jsonl cannot be read", "gsm8k", path="nowhere.jsonl")
+    small = {"families": {"gcd": {}}, "n": 1, "trained": []}
+    refuse("exercises: max_new_tokens=300 leaves", "exercises", max_new_tokens=300, **small)
+    fine = choices.nodes(["gsm8k"], own={"gsm8k": {"path": "nowhere.jsonl"}})
+    choices.check_callbacks({"mine": {"tasks": fine}}, 300, items=False)
+    choices.check_callbacks({"mine": {"tasks": {"several": {"tasks": ["a"]}}}}, 300)

@@ -102,9 +102,8 @@ def test_no_item_is_one_that_the_recipe_trains_on():
     questions = {text.split("\n")[0].removeprefix("Question: ") for text in texts}
     assert len(task.items) == 12 and not questions & {i.question for i in task.items}
     assert len({i.question for i in task.items}) == 12
-    assert any(
-        "left out" in note for note in task.run(Scripted(lambda *_: ("", "stop"))).told["notes"]
-    )
+    [note] = task.run(Scripted(lambda *_: ("", "stop"))).told["notes"]
+    assert "problems left out, trained on or there twice" in note
 
 
 def test_prompt_is_the_beginning_of_what_training_writes():
@@ -125,9 +124,31 @@ def test_shots_are_worked_problems_and_no_items():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"families": {"no_such": {}}}, "families.no_such: reasoning-gym has no such family"),
+        (
+            {"families": {"nofam": {}}},
+            r"families\.nofam: reasoning-gym has no such family; some are \w+, \w+, ",
+        ),
+        (
+            {"families": {"chainsum": {}}},
+            "families.chainsum: reasoning-gym has no such family; did you mean chain_sum",
+        ),
         ({"families": {"gcd": {"max_value": -1}}}, "families.gcd: {'max_value': -1}"),
-        ({"families": {"gcd": {"colour": 1}}}, "families.gcd: {'colour': 1}"),
+        (
+            {"families": {"gcd": {"colour": 1}}},
+            r"unknown setting families\.gcd\.colour=1; there are min_numbers, max_n.*, max_value$",
+        ),
+        (
+            {"families": {"gcd": {"seed": 1}}},
+            r"unknown setting families\.gcd\.seed=1; there are min_numbers",
+        ),
+        (
+            {"families": {"gcd": {"max_val": 9}}},
+            r"families\.gcd\.max_val=9; did you mean families\.gcd\.max_value\?",
+        ),
+        (
+            {"families": {"gcd": {"max_value": "x"}}},
+            r"families\.gcd\.max_value=x is not a whole number",
+        ),
         ({"n": 0}, "n=0 and shots=0"),
         (
             {"items_seed": 5, "trained": [{"seed": 1, "problems": 100}]},
@@ -138,7 +159,7 @@ def test_shots_are_worked_problems_and_no_items():
             "items_seed=0: problems 1 to 100 were trained on",
         ),
         ({"trained": [{"seed": 1}]}, r"trained: \{'seed': 1\} is not \{seed, problems\}"),
-        ({"colour": 1}, "unknown setting colour=1"),
+        ({"colour": 1}, "unknown setting colour=1; there are families, n, items_.*, samples, k, "),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line(settings, message: str):

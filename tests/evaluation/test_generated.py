@@ -77,16 +77,46 @@ def test_little_room_shortens_the_answer_and_none_is_counted():
     subject = Scripted(right, max_len=2)
     found = result(subject, task())
     assert found.figures["accuracy"].value == 0.0 and not subject.asked
-    assert "6 prompts leave no room" in found.notes[1] and found.figures["cut"].value == 0.0
+    assert found.notes[1:] == ["6 prompts without room for an answer in the context: wrong"]
+    assert found.figures["cut"].value == 0.0
     # Prompts of 2 to 7 letters, so that each has a room of its own.
     long = [Item(f"i{n}", "", "t" + "." * n + str(n), str(n)) for n in (3, 0, 4, 1, 2)]
     subject = Scripted(lambda text, _: (text[-1], "stop"), max_len=12)
     one = Generated(lambda: (long, []), grade, drawing({"max_new_tokens": 9}), settings={})
-    assert result(subject, one).figures["accuracy"].value == 1.0
+    found = result(subject, one, world=2)
+    assert found.figures["accuracy"].value == 1.0
+    # Counted over all ranks.
+    assert found.notes == [
+        "3 prompts with less room than max_new_tokens=9: there the context ends the answer"
+    ]
     assert sorted(a["sampling"].max_new_tokens for a in subject.asked) == [6, 7, 8, 9, 9]
     subject = Scripted(right, max_len=12)
     result(subject, task(max_new_tokens=64))
     assert {a["sampling"].max_new_tokens for a in subject.asked} == {10}
+
+
+def test_one_is_one_prompt():
+    one = Generated(lambda: (items(1), []), grade, Drawing(max_new_tokens=5), settings={})
+    assert result(Scripted(right, max_len=6), one).notes[0].startswith("1 prompt with less room")
+    assert result(Scripted(right, max_len=2), one).notes[0].startswith("1 prompt without room")
+    assert result(Scripted(right, max_len=7), one).notes == []
+
+
+def test_what_leaves_no_room_at_all_is_refused_before_anything_runs():
+    subject = Scripted(right, max_len=8)
+    for most in (8, 100_000):
+        with pytest.raises(
+            ConfigError, match=rf"max_new_tokens={most} leaves no room .* of 8; set"
+        ):
+            task(max_new_tokens=most).check(subject)
+    task(max_new_tokens=7).check(subject)
+    # Of prompts with 3 and 2 tokens one fits into 3, and none into 2.
+    mixed = [Item("a", "", "tt1", "1"), Item("b", "", "t2", "2")]
+    one = Generated(lambda: (mixed, []), grade, Drawing(max_new_tokens=1), settings={})
+    one.check(Scripted(right, max_len=3))
+    with pytest.raises(ConfigError, match=r"2 prompts, and none leaves room .* context of 2; ask"):
+        one.check(Scripted(right, max_len=2))
+    assert not subject.asked
 
 
 def test_other_items_or_texts_have_another_digest():
@@ -105,7 +135,8 @@ def test_other_items_or_texts_have_another_digest():
         ({"max_new_tokens": 2.5}, "max_new_tokens=2.5 is not a whole number"),
         ({"temperature": "hot"}, "temperature=hot is not a number"),
         ({"k": "all"}, "k=all is not a whole number or a list"),
-        ({"colour": 1}, "unknown setting colour=1"),
+        ({"colour": 1}, "unknown setting colour=1; there are samples, k, temperature, top_p, max"),
+        ({"top": 1}, r"unknown setting top=1; did you mean top_p\?"),
     ],
 )
 def test_settings_that_cannot_be(settings, message: str):

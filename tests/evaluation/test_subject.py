@@ -8,6 +8,7 @@ import torch
 from plm.errors import ConfigError
 from plm.evaluation.subject import subject_of
 from plm.export.hf import hf
+from plm.formats.chat import chatml
 from plm.formats.common import About
 from plm.pretrained import Pretrained, load
 from tests.evaluation.conftest import SIZES
@@ -17,7 +18,8 @@ from tests.model.common import tiny
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tokenizer) -> Path:
     model = tiny(*SIZES, dtype=torch.float32)
-    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=About())
+    about = About(chat_template=chatml(tokenizer))
+    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=about)
 
 
 def found(folder: Path, **changes) -> Pretrained:

@@ -7,6 +7,7 @@ from plm.evaluation import stored
 from plm.evaluation.common import Result
 from plm.evaluation.statistics import Figure
 from plm.report import write_report
+from plm.report.style import PAGE
 
 
 def _section(folder) -> str:
@@ -32,9 +33,12 @@ def test_newest_figures_with_their_spread(run_folder):
     section = _section(run_folder)
     for text in ("0.4321", "0.0123", "0.4121 to 0.4521", "wilson", ">850<", "2.80M"):
         assert text in section, text
-    assert "0.1111" not in section and "gcd: &lt;few&gt; left" in section
+    assert "0.1111" not in section and "<li>gcd: &lt;few&gt; left</li>" in section
     assert "prompted by chat" in section and "seed 7" in section and "items abcdef01" in section
     assert "<svg" not in section
+    # Beneath the table, apart from its last row and no larger than its head.
+    assert '</table><ul class="notes">' in section
+    assert re.search(r"\.notes\{[^}]*margin:10px 0 0;[^}]*font-size:13px", PAGE)
 
 
 def test_curves_over_tokens(run_folder):
