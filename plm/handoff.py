@@ -69,7 +69,7 @@ def find(init_from: str | None, init: str, stage: str) -> Start:
         torn: list[str] = []
         newest = checkpoint.newest(path / "checkpoints", torn.append)
         if newest is None:
-            raise CheckpointError(f"init_from={init_from} has no whole checkpoint; {torn or ''}")
+            raise CheckpointError(f"init_from={init_from} {_without_checkpoint(torn)}")
         path = newest
     if (path / checkpoint.META).is_file():
         meta = checkpoint.read_meta(path)
@@ -84,6 +84,15 @@ def find(init_from: str | None, init: str, stage: str) -> Start:
     raise CheckpointError(
         f"init_from={init_from} is not a run folder, a checkpoint or a Hugging Face folder"
     )
+
+
+def _without_checkpoint(torn: list[str]) -> str:
+    """Why a run folder has nothing to begin from, newest first."""
+    if not torn:
+        return "has no checkpoint yet; the run's own command goes on until there is one"
+    others = f" ({len(torn) - 1} older: none whole)" if len(torn) > 1 else ""
+    newest = torn[0].removeprefix("skipped a checkpoint: ")
+    return f"has no whole checkpoint; the newest: {newest}{others}"
 
 
 def check(start: Start, model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from plm import checkpoint
+from plm import checkpoint, handoff
 from plm.errors import CheckpointError, ConfigError, GuardStop
 
 
@@ -34,6 +34,19 @@ def test_torn_one_is_named_and_skipped(tmp_path: Path) -> None:
     said: list[str] = []
     assert checkpoint.newest(tmp_path, said.append) == tmp_path / "tokens-000000000000005"
     assert str(weights) in said[0]
+
+
+def test_a_run_without_a_whole_one_is_one_clear_line(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    with pytest.raises(CheckpointError, match="has no checkpoint yet; the run's own command goes"):
+        handoff.find(str(tmp_path), "weights", "")
+    for tokens, more in ((5, ""), (100, r" \(1 older: none whole\)")):
+        torn = checkpoint.save(folder, tokens, {}, write) / checkpoint.WEIGHTS
+        torn.write_bytes(torn.read_bytes()[:-1])
+        said = rf"has no whole checkpoint; the newest: {torn} is torn: .*bytes{more}$"
+        with pytest.raises(CheckpointError, match=f"^init_from={tmp_path} {said}"):
+            handoff.find(str(tmp_path), "weights", "")
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -67,14 +67,17 @@ def check_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: Path | None = 
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def whole(target: Path, instead: str = "give another out=…") -> Iterator[Path]:
     """A path to write a file or folder at, that becomes `target` once the block ends well.
 
+    Args:
+        target: where it will be.
+        instead: what else the user can do where something is there already.
     Raises:
         ConfigError: `target` is there already, or cannot be written.
     """
     if target.exists():
-        raise ConfigError(f"{target} exists already; remove it, or give another out=…")
+        raise ConfigError(f"{target} exists already; remove it, or {instead}")
     partial = target.with_name(f".{target.name}.partial")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

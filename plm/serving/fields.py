@@ -124,7 +124,9 @@ def given(body: Any, known: Mapping[str, Kind]) -> dict[str, Any]:
             raise ApiError(422, f"{key} must be {kind}, got {_short(value)}", param=key)
         if key in _ONLY and value != _ONLY[key][0]:
             only, instead = _ONLY[key]
-            message = f"{key}={_short(value)} is not served, only {_short(only)}; {instead}"
+            # Nothing at all can be given by leaving the key out.
+            rather = f", only {_short(only)}" if only not in ({}, "") else ""
+            message = f"{key}={_short(value)} is not served{rather}; {instead}"
             raise ApiError(400, message, param=key, code="unsupported_value")
         found[key] = value
     if isinstance(found.get("stop"), str):

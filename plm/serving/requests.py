@@ -239,11 +239,12 @@ def _new_tokens(
     # `room` is our own: a client that drops old turns asks for it rather than for a cut answer.
     least = asked or max(found.get("room", 1), 1)
     if room < least:
-        wanted = f" and {least} new one" + "s" * (least > 1)
+        took = f"{prompt} token" + "s" * (prompt != 1)
+        wanted = f"{least} new one" + "s" * (least > 1)
+        rather = "ask for fewer, or " * (prompt < context) + "shorten the prompt"
         raise ApiError(
             400,
-            f"the prompt's {prompt} tokens{wanted} pass the context of {context}; ask for fewer, "
-            "or shorten the prompt",
+            f"the prompt's {took} and {wanted} pass the context of {context}; {rather}",
             param=key or "messages",
             code="context_length_exceeded",
         )

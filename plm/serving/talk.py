@@ -120,15 +120,17 @@ class Talk:
         self.forgotten = self.asked = 0
 
     def save(self, path: Path, **about: Any) -> None:
-        """Write the conversation in the form that training takes, `messages`.
+        """Write the conversation in the form that training takes: `messages`, on one line.
 
         Raises:
             ConfigError: something is there already, or it cannot be written.
         """
+        if not path.parent.is_dir():
+            raise ConfigError(f"{path.parent} is no folder; make it, or save elsewhere")
         system = [{"role": "system", "content": self.system}] if self.system else []
         told = {"messages": [*system, *self.messages], **about}
-        with whole(path) as partial:
-            text = json.dumps(told, ensure_ascii=False, indent=1)
+        with whole(path, "save under another name") as partial:
+            text = json.dumps(told, ensure_ascii=False)
             partial.write_text(text + "\n", encoding="utf-8")
 
     def _prompt(self, text: str, start: int) -> list[int]:

@@ -102,7 +102,7 @@ def test_prompts(served: Served):
         (422, {"stream": "yes"}, "stream must be true or false", "stream"),
         (400, {"frequency_penalty": 0.5}, "repetition_penalty instead", "frequency_penalty"),
         (400, {"presence_penalty": 0.5}, "repetition_penalty instead", "presence_penalty"),
-        (400, {"logit_bias": {"5": 1}}, "only {}; leave it out", "logit_bias"),
+        (400, {"logit_bias": {"5": 1}}, "is not served; leave it out", "logit_bias"),
         (400, {"top_logprobs": 2}, "chosen tokens' own log-probabilities", "top_logprobs"),
         (400, {"response_format": {"type": "json_object"}}, "is not served", "response_format"),
         (400, {"tool_choice": "required"}, "tool_choice may be auto or none", "tool_choice"),
@@ -131,7 +131,8 @@ def test_conversations_that_cannot_be(served: Served, status, more, message: str
         (400, {"prompt": "a", "logprobs": 5}, "ask for logprobs=0"),
         (400, {"prompt": "a", "echo": True}, "echo=true is not served, only false"),
         (400, {"prompt": "a", "best_of": 2}, "best_of=2 is not served"),
-        (400, {"prompt": "a", "suffix": "b"}, "suffix="),
+        (400, {"prompt": "a", "suffix": "b"}, 'suffix="b" is not served; leave it out'),
+        (400, {"prompt": [5], "max_tokens": 999}, "the prompt's 1 token and 999 new ones pass"),
         (400, {"prompt": "a", "messages": ASKED}, "unknown key 'messages'"),
     ],
 )
@@ -161,7 +162,7 @@ def test_past_the_context_the_numbers_are_said(served: Served):
     most = read_completion({"prompt": [5] * 250, "max_tokens": CONTEXT - 250}, served)
     assert most.sampling[0].max_new_tokens == CONTEXT - 250
     long = [{"role": "user", "content": "town " * 300}]
-    with pytest.raises(ApiError, match="and 1 new one pass"):
+    with pytest.raises(ApiError, match="and 1 new one pass the context of 256; shorten"):
         read_chat({"messages": long}, served)
 
 

@@ -86,14 +86,19 @@ def test_a_model_without_conversations_is_shown_the_text_alone():
 
 def test_saving(tmp_path: Path):
     from plm.data.conversations import check, parse
+    from plm.data.sources.conversations import conversations
 
     talk = Talk(engine(), chat(), Sampling(), SYSTEM["content"])
     talk.keep("Wö?", "There.")
-    path = tmp_path / "talk.json"
+    path = tmp_path / "talk.jsonl"
     talk.save(path, settings={"seed": 0})
     told = json.loads(path.read_text(encoding="utf-8"))
     assert told == {"messages": [SYSTEM, *turn("Wö?", "There.")], "settings": {"seed": 0}}
     check(parse(told).messages)
-    with pytest.raises(ConfigError, match="exists already"):
+    # The file as it is, as fine-tuning reads it.
+    assert len(list(conversations(str(path)))) == 1
+    with pytest.raises(ConfigError, match="no/where is no folder; make it, or save elsewhere"):
+        talk.save(tmp_path / "no" / "where" / "talk.jsonl")
+    with pytest.raises(ConfigError, match="exists already; remove it, or save under another"):
         talk.save(path)
-    assert [one.name for one in tmp_path.iterdir()] == ["talk.json"]
+    assert [one.name for one in tmp_path.iterdir()] == ["talk.jsonl"]
