@@ -241,7 +241,7 @@ def write(chosen: dict[str, Any]) -> list[str]:
         lines.append("note        not the weights that a whole run ended with: no card of it")
     for target, kind in zip(written, nodes, strict=True):
         lines += ["", f"written     {target}", f"parameters  {parameters:,}", f"types       {kind}"]
-        lines += describe(target, found, tokenizer is not None)
+        lines += describe(target, found, tokenizer is not None, about.chat_template is not None)
     return lines
 
 
@@ -264,8 +264,14 @@ def export(
     return written
 
 
-def describe(target: Path, found: Any, tokenizer: bool) -> list[str]:
-    """The size of what was written, and how to try it where that is known."""
+def describe(target: Path, found: Any, tokenizer: bool, chat: bool) -> list[str]:
+    """The size of what was written, and how to try it where that is known.
+
+    Args:
+        target: what was written.
+        found: the model.
+        tokenizer, chat: whether one, and a chat template, went along.
+    """
     from plm.formats.architecture import of_model
     from plm.formats.card import llama_cpp_command, transformers_command
 
@@ -275,11 +281,11 @@ def describe(target: Path, found: Any, tokenizer: bool) -> list[str]:
     lines = [f"size        {size / 1e6:,.1f} MB{told}"]
     if (target / "config.json").is_file():
         architecture = of_model(found.model, found.rope_theta)
-        command = transformers_command(str(target), architecture, tokenizer)
+        command = transformers_command(str(target), architecture, tokenizer, chat)
         lines.append(f"try         {command}")
     elif target.suffix == ".gguf":
         architecture = of_model(found.model, found.rope_theta)
-        lines.append(f"try         {llama_cpp_command(str(target), architecture)}")
+        lines.append(f"try         {llama_cpp_command(str(target), architecture, chat)}")
     return lines
 
 

@@ -13,6 +13,18 @@ from plm.report.format import human_share, human_tokens
 
 MISSING = "–"
 _MODEL = "AutoModelForCausalLM"
+_GO_ON = (
+    'tokens = tokenizer("The ", return_tensors="pt").input_ids',
+    "print(tokenizer.decode(model.generate(tokens, max_new_tokens=40)[0]))",
+)
+_ASK = (
+    'messages = [{"role": "user", "content": "Hello"}]',
+    "tokens = tokenizer.apply_chat_template(",
+    '    messages, add_generation_prompt=True, return_tensors="pt"',
+    ").input_ids",
+    "answer = model.generate(tokens, max_new_tokens=200)[0, tokens.shape[1] :]",
+    "print(tokenizer.decode(answer, skip_special_tokens=True))",
+)
 
 
 def card(
@@ -53,14 +65,18 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def transformers_command(folder: str, architecture: Architecture, tokenizer: bool) -> str:
-    """A shell line that tries a Hugging Face folder."""
+def transformers_command(
+    folder: str, architecture: Architecture, tokenizer: bool, chat: bool = False
+) -> str:
+    """A shell line that tries a Hugging Face folder; chat: it has a chat template."""
     remote = ", trust_remote_code=True" if architecture.kind == "plm" else ""
     place = json.dumps(folder)
     if tokenizer:
+        asked = '[{"role": "user", "content": "Hello"}]' if chat else '"The "'
+        said = '[-1]["content"]' if chat else ""
         code = (
             f'from transformers import pipeline; print(pipeline("text-generation", {place}{remote})'
-            '("The ", max_new_tokens=40)[0]["generated_text"])'
+            f'({asked}, max_new_tokens=40)[0]["generated_text"]{said})'
         )
     else:
         code = (
@@ -70,11 +86,13 @@ def transformers_command(folder: str, architecture: Architecture, tokenizer: boo
     return f"python -c {shlex.quote(code)}"
 
 
-def llama_cpp_command(file: str, architecture: Architecture) -> str:
-    """A shell line that tries a GGUF file."""
+def llama_cpp_command(file: str, architecture: Architecture, chat: bool = False) -> str:
+    """A shell line that tries a GGUF file; chat: it has a chat template."""
     # v0.5.0 aborts on plm's values with its fused attention.
     plain = " -fa off" if architecture.kind == "plm" else ""
-    return f"llama-completion -m {shlex.quote(file)} -no-cnv{plain} -n 40 -p 'The '"
+    kind = "-cnv --jinja" if chat else "-no-cnv"
+    begin = "" if chat else " -n 40 -p 'The '"
+    return f"llama-completion -m {shlex.quote(file)} {kind}{plain}{begin}"
 
 
 def _read(run: Path | None, name: str) -> dict[str, Any]:
@@ -216,8 +234,7 @@ def _use(a: Architecture, about: About, tokenizer_class: str | None) -> str:
     if tokenizer_class:
         code += [
             f"tokenizer = {tokenizer_class}.from_pretrained(folder{remote})",
-            'tokens = tokenizer("The ", return_tensors="pt").input_ids',
-            "print(tokenizer.decode(model.generate(tokens, max_new_tokens=40)[0]))",
+            *(_ASK if about.chat_template is not None else _GO_ON),
         ]
     lines = ["```python\n" + "\n".join(code) + "\n```"]
     if a.kind == "plm":
@@ -231,7 +248,7 @@ def _use(a: Architecture, about: About, tokenizer_class: str | None) -> str:
         lines.append(
             f"llama.cpp runs it as a GGUF file, which plm's scripts write.{fused}\n\n```\n"
             f"python scripts/export.py run=path/to/this/folder to=gguf out={file}\n"
-            f"{llama_cpp_command(file, a)}\n```"
+            f"{llama_cpp_command(file, a, about.chat_template is not None)}\n```"
         )
     return "## Use\n\n" + "\n\n".join(lines)
 

@@ -146,15 +146,19 @@ def test_how_to_use_it():
     assert "trust_remote_code" not in text and "-fa off" not in text and "okenizer" not in text
     untied = of_model(tiny("model/embedding=untied"))
     assert "llama.cpp has no PLM" in card(untied, About(), parameters=1)
-    for tokenizer in ("AutoTokenizer", "PreTrainedTokenizerFast", None):
-        text = card(PLM, About(), parameters=1, tokenizer_class=tokenizer)
+    for tokenizer, chat in (("AutoTokenizer", None), ("AutoTokenizer", "{{ 1 }}"), (None, None)):
+        text = card(PLM, About(chat_template=chat), parameters=1, tokenizer_class=tokenizer)
         compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+        # A model that was taught to answer is asked; the others go on with a text.
+        assert ("apply_chat_template" in text) == (chat is not None)
+        assert ("-cnv --jinja" in text) == (chat is not None)
 
 
 def test_commands_quote_their_paths():
     assert llama_cpp_command("a b.gguf", LLAMA).startswith("llama-completion -m 'a b.gguf' ")
-    for tokenizer in (True, False):
-        words = shlex.split(transformers_command("it\"s 'here", PLM, tokenizer))
+    for tokenizer, chat in ((True, False), (True, True), (False, False)):
+        words = shlex.split(transformers_command("it\"s 'here", PLM, tokenizer, chat))
+        assert ("'role'" in ast.unparse(ast.parse(words[2]))) == chat
         assert words[:2] == ["python", "-c"] and len(words) == 3
         (place,) = [
             node.value
