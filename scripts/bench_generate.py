@@ -9,6 +9,7 @@ alternations=<n>   rounds in which the compared things run in turn, 7 by default
 threads=<n>        1 by default
 rows=<n>           prompts of part=greedy, 32 by default; prompt=<n> tokens each, 32; new=<n>, 128
 run=<folder>       a trained model in the place of first weights
+compiled=true      steps by compiled kernels (plm/kernels/cpu), in all parts; false by default
 products=torch     torch's own products for both; auto: what a run takes (plm/products.py)
 All else goes to the configuration, as with train.py; the scale is nano if none is given.
 
@@ -66,6 +67,12 @@ class Case:
             self.model.init_weights(0)
         self.model.eval()
 
+    def engine(self, rows: int) -> Any:
+        """Ours."""
+        from plm.rollout.engine import Engine
+
+        return Engine(self.model, rows=rows, compiled=self.own["compiled"])
+
     def prompts(self, rows: int, length: int) -> Any:
         """Random tokens, [rows, length]."""
         import torch
@@ -115,12 +122,11 @@ def bench_greedy(case: Case) -> dict[str, Any]:
     """Prompts of one length, each continued greedily."""
     import torch
 
-    from plm.rollout.engine import Engine
     from plm.rollout.sampling import Sampling
 
     rows, length, new = (case.own[key] for key in ("rows", "prompt", "new"))
     prompts, peer = case.prompts(rows, length), case.peer()
-    engine, sampling = Engine(case.model, rows=rows), Sampling(new)
+    engine, sampling = case.engine(rows), Sampling(new)
 
     def ours() -> list[list[int]]:
         return [one.tokens for one in engine.generate(prompts.tolist(), sampling)]
@@ -145,14 +151,13 @@ def bench_group(case: Case) -> dict[str, Any]:
     """Several samples of each long prompt."""
     import torch
 
-    from plm.rollout.engine import Engine
     from plm.rollout.sampling import Sampling
 
     shape = dict(GROUP)
     longest = case.model.max_position_embeddings
     shape["prompt"] = min(shape["prompt"], longest - shape["new"])
     prompts, peer = case.prompts(shape["prompts"], shape["prompt"]), case.peer()
-    engine = Engine(case.model, rows=shape["prompts"] * shape["group"])
+    engine = case.engine(shape["prompts"] * shape["group"])
     sampling = Sampling(shape["new"], temperature=1.0)
 
     def ours() -> Any:
@@ -201,12 +206,11 @@ def operators(call: Callable[[], Any]) -> list[Callable[[], Any]]:
 
 def bench_floor(case: Case) -> dict[str, Any]:
     """A step of all rows, and its operators alone."""
-    from plm.rollout.engine import Engine
     from plm.rollout.sampling import Sampling
     from scripts.bench_common import alternate, ratio, seconds, timed
 
     rows, length, new = (case.own[key] for key in ("rows", "prompt", "new"))
-    engine = Engine(case.model, rows=rows)
+    engine = case.engine(rows)
     rounds = case.own["alternations"]
     room = case.model.max_position_embeddings - length
     sampling = Sampling(min(room, new // 2 + FLOOR_STEPS * (rounds + 2)))
@@ -238,7 +242,6 @@ def bench_floor(case: Case) -> dict[str, Any]:
 
 def bench_flips(case: Case) -> dict[str, Any]:
     """Greedy and sampled rows, grown alone and together."""
-    from plm.rollout.engine import Engine
     from plm.rollout.sampling import Sampling
 
     rows, length, new = (case.own[key] for key in ("rows", "prompt", "new"))
@@ -247,8 +250,7 @@ def bench_flips(case: Case) -> dict[str, Any]:
     for name, temperature in (("greedy", 0.0), ("sampled", 1.0)):
         sampling = Sampling(new, temperature=temperature)
         alone, together = (
-            [one.tokens for one in Engine(case.model, rows=n).generate(prompts, sampling)]
-            for n in (1, rows)
+            [one.tokens for one in case.engine(n).generate(prompts, sampling)] for n in (1, rows)
         )
         both = list(zip(alone, together, strict=True))
         parted = [next((i for i in range(new) if a[i] != b[i]), new) for a, b in both]
@@ -265,7 +267,7 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
     """This script's settings, and the rest for the configuration."""
     own: dict[str, Any] = {
         "part": "all", "alternations": 7, "threads": 1, "rows": 32, "prompt": 32, "new": 128,
-        "products": "torch", "run": "",
+        "products": "torch", "run": "", "compiled": False,
     }  # fmt: skip
     rest = []
     for argument in arguments:
@@ -274,6 +276,10 @@ def read_arguments(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
             rest.append(argument)
         elif key in ("part", "products", "run"):
             own[key] = value
+        elif key == "compiled":
+            if value not in ("true", "false"):
+                raise ConfigError(f"compiled={value} is not true or false")
+            own[key] = value == "true"
         elif not value.isdigit() or int(value) < 1:
             raise ConfigError(f"{key}={value} is not a whole number of at least 1")
         else:
@@ -317,7 +323,13 @@ def run(own: dict[str, Any], rest: list[str], folder: Path) -> dict[str, Any]:
         for name in own["part"]:
             found[name] = calls[name](case)
         here = {**conditions(), "products": products.in_use()}
-        return {**found, "overrides": rest, "run": own["run"] or None, "conditions": here}
+        return {
+            **found,
+            "overrides": rest,
+            "run": own["run"] or None,
+            "compiled": own["compiled"],
+            "conditions": here,
+        }
     finally:
         products.use_torch()
 

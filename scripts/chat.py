@@ -18,13 +18,15 @@ Settings, as key=value:
     weights      last, or average: those that callbacks.average kept (last)
     device       auto, cpu or cuda (auto)
     dtype        float32, bfloat16 or float16; auto: float32 on a CPU, bfloat16 on a GPU (auto)
+    compiled     true: decode by kernels that a C++ compiler builds here on first use, in fp32 on a
+                 CPU; auto: if there is one; false (false)
     trust        [mylab]: packages of your own that the model's parts come from
 
 In the conversation:
     /help              this list
     /clear             forget what was said
     /system [text]     set the system message, or remove it; begins anew
-    /save file.json    write what was said
+    /save file.jsonl   write what was said, as fine-tuning reads it
     /exit              leave, as Ctrl-D does
     Ctrl-C             stop an answer, or drop the line
     \\                  at the end of a line: the message goes on in the next
@@ -65,6 +67,7 @@ DEFAULTS: dict[str, Any] = {
     "weights": "last",
     "device": "auto",
     "dtype": "auto",
+    "compiled": "false",
     "trust": [],
 }
 COMMANDS = ("/help", "/clear", "/system", "/save", "/exit")
@@ -99,7 +102,8 @@ def begin(chosen: dict[str, Any]) -> Any:
     trust(chosen["trust"])
     found = loaded(chosen)
     device, dtype = computing(chosen)
-    engine, chat = engine_of(found, rows=1, device=device, dtype=dtype)
+    compiled = chosen["compiled"]
+    engine, chat = engine_of(found, rows=1, device=device, dtype=dtype, compiled=compiled)
     if chosen["system"] and chat is None:
         raise ConfigError(f"system=…: {found.path} knows no conversations, it continues text")
     return Talk(engine, chat, sampling, chosen["system"])
@@ -216,7 +220,7 @@ class Loop:
             self.terminal.note("system message set" if rest else "no system message")
         elif command == "/save":
             if not rest:
-                raise ConfigError("/save needs the name of a file: /save talk.json")
+                raise ConfigError("/save needs the name of a file: /save talk.jsonl")
             told = {key: self.chosen[key] for key in ("run", *DRAWING, "stop")}
             talk.save(Path(rest).expanduser(), settings=told)
             self.terminal.note(f"written: {rest}")
@@ -243,10 +247,15 @@ class Loop:
         if finish is None:
             self.terminal.note("(stopped)")
         elif finish == "length":
-            most = turn.sampling.max_new_tokens
-            self.terminal.note(f"(cut after {most} tokens{': the context is full' * turn.cut})")
+            self.terminal.note(f"({cut(turn)})")
         elif not said.strip():
             self.terminal.note("(no words)")
+
+
+def cut(turn: Any) -> str:
+    """That an answer ended by its length, and which limit that was."""
+    most = turn.sampling.max_new_tokens
+    return f"cut after {most} token{'s' * (most != 1)}" + ": the context is full" * turn.cut
 
 
 def once(talk: Any) -> int:
@@ -269,7 +278,7 @@ def once(talk: Any) -> int:
         terminal.say(event.text)
     print(flush=True)
     if event.finish == "length":
-        print(f"cut after {turn.sampling.max_new_tokens} tokens", file=sys.stderr)
+        print(cut(turn), file=sys.stderr)
     return 0
 
 

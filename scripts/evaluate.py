@@ -22,6 +22,8 @@ Settings, as key=value:
     device       auto, cpu or cuda (auto)
     dtype        float32, bfloat16 or float16; auto: float32 on a CPU, bfloat16 on a GPU (auto)
     rows         sequences that go through the model at a time (32)
+    compiled     true: decode by kernels that a C++ compiler builds here on first use, in fp32 on a
+                 CPU; auto: if there is one; false (false)
     name         of the result (the time)
     out          the JSON file (<run>/evaluations/<name>.json)
     trust        [mylab]: packages of your own that the model's parts or the tasks come from
@@ -58,6 +60,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "dtype": "auto",
     "rows": 32,
+    "compiled": "false",
     "name": None,
     "out": None,
     "trust": [],
@@ -167,15 +170,19 @@ def run(chosen: dict[str, Any], own: dict[str, dict[str, Any]], command: str) ->
     path = place(chosen, found, name)
     device, dtype = computing(chosen)
 
-    from plm.evaluation import stored, table
+    from plm.evaluation import choices, stored, table
     from plm.evaluation.subject import subject_of
 
     subject = subject_of(
-        found, prompt=chosen["prompt"], rows=chosen["rows"], device=device, dtype=dtype
+        found,
+        prompt=chosen["prompt"],
+        rows=chosen["rows"],
+        device=device,
+        dtype=dtype,
+        compiled=chosen["compiled"],
     )
     # All of them before the first: a missing file is not to be found out an hour later.
-    for task in tasks.values():
-        task.check(subject)
+    choices.check(subject, tasks)
     about = {
         "name": name,
         "run": (found.run or found.path).resolve().name,

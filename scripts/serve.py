@@ -14,6 +14,8 @@ Settings, as key=value:
     weights  last, or average: those that callbacks.average kept (last)
     device   auto, cpu or cuda (auto)
     dtype    float32, bfloat16 or float16; auto: float32 on a CPU, bfloat16 on a GPU (auto)
+    compiled true: decode by kernels that a C++ compiler builds here on first use, in fp32 on a CPU;
+             auto: if there is one; false (false)
     trust    [mylab]: packages of your own that the model's parts come from
 
 The page is at /, the API below /v1. Ctrl-C ends the server. Needs `pip install 'plm[serve]'`.
@@ -41,6 +43,7 @@ DEFAULTS: dict[str, Any] = {
     "weights": "last",
     "device": "auto",
     "dtype": "auto",
+    "compiled": "false",
     "trust": [],
 }
 # Answers under way when the server is told to end have so long.
@@ -98,7 +101,8 @@ def app_of(chosen: dict[str, Any], loopback: bool) -> tuple[Any, str]:
     trust(chosen["trust"])
     found = loaded(chosen)
     device, dtype = computing(chosen)
-    engine, chat = engine_of(found, rows=chosen["rows"], device=device, dtype=dtype)
+    given = {key: chosen[key] for key in ("rows", "compiled")}
+    engine, chat = engine_of(found, **given, device=device, dtype=dtype)
     name = chosen["name"] or (found.run or found.path).resolve().name
     hosts = LOOPBACK if loopback else None
     app = create_app(engine, chat, name, waiting=chosen["waiting"], hosts=hosts)

@@ -31,6 +31,7 @@ class Subject:
         rows: sequences that go through the model at a time.
         max_len: longest prompt and answer together.
         device_context: entered around every forward, such as autocast.
+        compiled: whether the engine steps by compiled kernels.
     """
 
     model: nn.Module
@@ -44,6 +45,7 @@ class Subject:
     rows: int = 32
     max_len: int = 0
     device_context: Any = nullcontext
+    compiled: bool = False
     _engine: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -75,6 +77,7 @@ class Subject:
                 rope_theta=self.rope_theta,
                 rows=self.rows,
                 max_len=self.max_len if shorter else None,
+                compiled=self.compiled,
             )
         return self._engine
 
@@ -106,6 +109,7 @@ def subject_of(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     device_context: Any = nullcontext,
+    compiled: bool | str = False,
 ) -> Subject:
     """The subject that a `plm.pretrained.Pretrained` is.
 
@@ -116,10 +120,13 @@ def subject_of(
         rows: sequences at a time.
         device, dtype: where and in what the model computes; None: as it is.
         device_context: entered around every forward, such as autocast.
+        compiled: as for plm.rollout.engine.Engine; the kernels are built now.
     Raises:
-        ConfigError: no tokenizer, or prompt=chat for a model that knows no conversations.
+        ConfigError: no tokenizer, prompt=chat for a model that knows no conversations, or kernels
+            that cannot be built.
     """
     from plm.formats.common import About, end_of_text_id
+    from plm.kernels.cpu import wanted
 
     if rows < 1:
         raise ConfigError(f"rows={rows} must be at least 1")
@@ -138,6 +145,7 @@ def subject_of(
         window=window_of(settings) if settings else None,
         rows=rows,
         device_context=device_context,
+        compiled=wanted(compiled),
     )
 
 

@@ -6,15 +6,21 @@ Frame) and, but for a feed-forward, with the state; it gives the step itself, `[
 whose output the next one may overwrite. A block that offers `fast` uses the plain `step` or forward
 of parts that do not. Weights may have been joined, folded or packed: a maker does not outlive a
 change of them. Nobody watches the parts while one is used.
+
+`write(workshop)` is the same for compiled kernels (plm.kernels.cpu.Kernels). What it makes does not
+take a step but writes one down, once for its buffers: what is given and returned are the places
+where numbers will be, and what is no kernel is put between them by `also`.
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from plm.kernels.cpu import Kernels
 from plm.model.common import own, plain_linear
 from plm.model.context import Context
 from plm.products import mkl_is_slow_here
@@ -34,6 +40,7 @@ class Frame:
         rope_theta: rotary base where it is not the model's own.
         shared: so many first positions are alike in all rows of a group.
         groups: first and end of each run of rows that share them; all rows are in one.
+        kernels: compiled ones to step with; None: torch's operators.
 
     Attributes:
         positions: [B] int64.
@@ -49,8 +56,9 @@ class Frame:
         rope_theta: float | None,
         shared: int = 0,
         groups: Sequence[tuple[int, int]] = (),
+        kernels: Kernels | None = None,
     ) -> None:
-        self.shared, self.groups = shared, groups
+        self.shared, self.groups, self.kernels = shared, groups, kernels
         self.rows, self.reach, self.length, self.rope_theta = rows, reach, length, rope_theta
         self.dtype, self.device = like.dtype, like.device
         self.positions = torch.zeros(rows, dtype=torch.int64, device=like.device)
@@ -110,15 +118,32 @@ class Frame:
         """[B, 1, dim / 2] complex, by which pairs are turned."""
         key = ("turns", dim, self.rope_theta or theta)
         if key not in self._made:
-            every = torch.arange(self.length, device=self.device)[None]
-            wide = torch.promote_types(self.dtype, torch.float32)
-            context = Context(positions=every, rope_theta=self.rope_theta, wide=wide)
-            table = torch.complex(*context.rotary(dim, theta))[0]
+            table = self.table(dim, theta)
             found = torch.empty(self.rows, dim // 2, dtype=table.dtype, device=self.device)
             self._keep(
                 key, found[:, None], lambda: torch.index_select(table, 0, self.positions, out=found)
             )
         return self._made[key]
+
+    def table(self, dim: int, theta: float) -> Tensor:
+        """[length, dim / 2] complex, the turns of every position."""
+        key = ("table", dim, self.rope_theta or theta)
+        if key not in self._made:
+            every = torch.arange(self.length, device=self.device)[None]
+            wide = torch.promote_types(self.dtype, torch.float32)
+            context = Context(positions=every, rope_theta=self.rope_theta, wide=wide)
+            self._made[key] = torch.complex(*context.rotary(dim, theta))[0]
+        return self._made[key]
+
+    def runs(self) -> Tensor:
+        """int64, first rows of runs for compiled kernels, and the number of rows behind them.
+
+        Each row is one where nothing is shared; else a group is, in parts where threads are many.
+        """
+        most = -(-self.rows // self.kernels.threads) if self.kernels and self.shared else 1
+        groups = self.groups if self.shared else [(0, self.rows)]
+        starts = [first for start, stop in groups for first in range(start, stop, most)]
+        return torch.tensor([*starts, self.rows])
 
     def _keep(self, key: object, found: Tensor, refresh: Callable[[], Any]) -> None:
         self._made[key] = found
@@ -130,9 +155,14 @@ class Workshop:
 
     Args:
         pack: weights may be kept a second time, as the fastest library wants them.
+        kernels: compiled ones to step with; None: torch's operators.
+
+    Attributes:
+        compiles: products are compiled too.
     """
 
-    def __init__(self, pack: bool) -> None:
+    def __init__(self, pack: bool, kernels: Kernels | None = None) -> None:
+        self.kernels, self.compiles = kernels, pack
         self.pack = pack and packs()
         self.context = Context(positions=torch.zeros(1, 1, dtype=torch.int64))
 
@@ -140,9 +170,18 @@ class Workshop:
         """Whether the weights of these projections say it all."""
         return plain_linear(self.context, *modules)
 
-    def product(self, weight: Tensor) -> Product:
-        """`x [B, in], out -> x @ weight.t() [B, out]`; out=None: anywhere. weight: [out, in]."""
+    def product(self, weight: Tensor, finish: str = "none") -> Product:
+        """`x [B, in], out -> x @ weight.t() [B, out]`; out=None: anywhere.
+
+        Args:
+            weight: [out, in].
+            finish: of plm.kernels.cpu.Kernels.product, with compiled kernels only.
+        """
         weight = weight.detach()
+        if self.kernels is not None and self.compiles:
+            return self.kernels.product(weight, finish)
+        if self.kernels is not None:
+            return partial(self._later, self.kernels, weight.t(), finish)
         if not self.pack or weight.dtype != torch.float32:
             turned = weight.t()
             return lambda x, out=None: torch.mm(x, turned, out=out)
@@ -154,6 +193,20 @@ class Workshop:
             return made if out is None else out.copy_(made)
 
         return product
+
+    def _later(
+        self, kernels: Kernels, turned: Tensor, finish: str, x: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """torch's own product in a program, for weights that are not to be kept twice."""
+        made = x.new_empty(len(x), turned.shape[1]) if out is None else out
+        kernels.also(partial(torch.mm, x, turned, out=made))
+        if finish == "relu2":
+            kernels.also(lambda: made.relu_().square_())
+        elif finish == "silu_gate":
+            gates, others = made.chunk(2, dim=1)
+            kernels.also(lambda: F.silu(gates, inplace=True).mul_(others))
+            made = gates
+        return made
 
 
 @lru_cache(maxsize=1)
@@ -179,3 +232,19 @@ def fast_norm(norm: nn.Module, frame: Frame, out: Tensor | None = None) -> Run:
     if fast is not None:
         return fast(norm, frame, out)
     return norm if out is None else lambda x: out.copy_(norm(x))
+
+
+def write_norm(norm: nn.Module, kernels: Kernels, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Write a norm of x [B, size] down; where its result will be."""
+    out = x.new_empty(x.shape) if out is None else out
+    write = own(norm, "write")
+    if write is not None:
+        return write(norm, kernels, x, out)
+    return write_plain(kernels, norm, x, out)
+
+
+def write_plain(kernels: Kernels, call: Run, x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Write a call of torch's operators down; where its result will be, of x's shape."""
+    out = x.new_empty(x.shape) if out is None else out
+    kernels.also(lambda: out.copy_(call(x)))
+    return out

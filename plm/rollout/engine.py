@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from plm.errors import ConfigError
+from plm.kernels.cpu import wanted
 from plm.model.context import Context
 from plm.rollout.completion import CANCELLED, LENGTH, STOP, STOP_STRING, Completion, Event
 from plm.rollout.plan import Plan, possible
@@ -32,8 +33,10 @@ class Engine:
         rows: at most so many grow at once.
         max_len: positions of a row at most, and as many are allocated; None: as many as the
             longest so far needs, up to the model's context.
+        compiled: step by kernels that a C++ compiler builds on first use (plm.kernels.cpu), where
+            the weights are fp32 on a CPU and nobody looks; "auto": if there is a compiler.
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range; the kernels cannot be built.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Engine:
         rope_theta: float | None = None,
         rows: int = 32,
         max_len: int | None = None,
+        compiled: bool | str = False,
     ) -> None:
         longest = model.max_position_embeddings
         if rows < 1:
@@ -53,6 +57,7 @@ class Engine:
             raise ConfigError(f"max_len={max_len} must be from 2 to the model's context, {longest}")
         if any(not 0 <= token < model.vocab_size for token in stop_ids):
             raise ConfigError(f"stop_ids={list(stop_ids)}: ids go from 0 to {model.vocab_size - 1}")
+        self.compiled = wanted(compiled)
         self.model, self.rope_theta, self.rows = model, rope_theta, rows
         self.max_len, self.longest = max_len, max_len or longest
         self.tokenizer, self.stop_ids = tokenizer, tuple(stop_ids)
@@ -126,8 +131,9 @@ class Engine:
         self.waiting.extend(requests)
         self.kept.update((request.number, request) for request in requests)
         try:
-            while not self.idle:
-                self._advance(None)
+            with evaluating(self.model):
+                while not self.idle:
+                    self._advance(None)
         except BaseException:
             self.clear()
             raise
@@ -182,7 +188,8 @@ class Engine:
     def advance(self) -> list[Event]:
         """One token for every row under way, and the first of those that begin; [] when idle."""
         events: list[Event] = []
-        self._advance(events)
+        with evaluating(self.model):
+            self._advance(events)
         return events
 
     def cancel(self, request: int) -> None:
@@ -245,16 +252,15 @@ class Engine:
 
     @torch.no_grad()
     def _advance(self, events: list[Event] | None) -> None:
-        with evaluating(self.model):
-            if self.slots is not None and self.slots.rows:
-                at = self.slots.taken()
-                if self.settings is None:
-                    self.settings = self.slots.settings(at)
-                self._draw(self._forward(at), at, self.settings, events)
-            elif not self.ready:
-                self._renew()
-            while (self.ready or self.waiting) and self._begin(events):
-                pass
+        if self.slots is not None and self.slots.rows:
+            at = self.slots.taken()
+            if self.settings is None:
+                self.settings = self.slots.settings(at)
+            self._draw(self._forward(at), at, self.settings, events)
+        elif not self.ready:
+            self._renew()
+        while (self.ready or self.waiting) and self._begin(events):
+            pass
 
     def _forward(self, at: slice) -> Tensor:
         """Logits after the last token of each row, [N, V]."""
@@ -269,7 +275,9 @@ class Engine:
         """Look at the model again: its weights, its hooks, its switches."""
         # Whenever the engine was idle: nothing tells whether weights have changed, since fused
         # optimizers leave a tensor's version as it is (torch 2.13).
-        self.plan = Plan(self.model, self.rope_theta) if possible(self.model) else None
+        self.plan = None
+        if possible(self.model):
+            self.plan = Plan(self.model, self.rope_theta, self.compiled)
         if self.slots is not None and not self.slots.serves(self.model):
             self.slots = None
 
@@ -303,7 +311,8 @@ class Engine:
         slots = self.slots
         uniform = None if settings.all_greedy else slots.uniform(at)
         seen = None if settings.penalty is None else slots.seen[at]
-        token, logp, sampled = draw(logits, settings, uniform, seen)
+        kernels = None if self.plan is None else self.plan.kernels
+        token, logp, sampled = draw(logits, settings, uniform, seen, kernels)
         full = slots.write(at, token, logp, sampled)
         if events is not None or slots.watched:
             self._tell(at, zip(token.tolist(), logp.tolist(), full.tolist(), strict=True), events)

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from plm.errors import ConfigError, GuardStop
+from plm.kernels.cpu import Kernels
 
 # So many of the likeliest tokens nearly always hold the mass that top-p keeps.
 _LIKELY = 256
 _BLOCK = 64
+_DIVERGED = "the model's scores are not finite: its weights have diverged"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Stacked:
         temperature: 1 for greedy rows; None: 1 for all.
         top_k, top_p, min_p, penalty: as in Sampling.
         most: the largest top_k.
+        heat: [B] fp32, the temperature and 0 for greedy rows; None: there are other settings.
     """
 
     all_greedy: bool
@@ -94,6 +97,7 @@ class Stacked:
     min_p: Tensor | None = None
     penalty: Tensor | None = None
     most: int = 0
+    heat: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Sequence[Sampling], device: torch.device) -> "Stacked":
@@ -105,7 +109,13 @@ class Stacked:
             return torch.tensor(values, device=device, dtype=kind)
 
         cold = [row.temperature == 0 for row in rows]
+        plain = all(
+            (row.top_k, row.top_p, row.min_p, row.repetition_penalty) == (0, 1, 0, 1)
+            for row in rows
+        )
+        heat = torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=device)
         return cls(
+            heat=heat if plain else None,
             all_greedy=all(cold),
             greedy=column(cold, False, torch.bool),
             temperature=column([row.temperature or 1.0 for row in rows], 1.0),
@@ -151,21 +161,32 @@ def _mix(x: np.uint64 | np.ndarray) -> np.ndarray:
 
 
 def draw(
-    logits: Tensor, settings: Stacked, uniform: Tensor, seen: Tensor | None = None
+    logits: Tensor,
+    settings: Stacked,
+    uniform: Tensor | None,
+    seen: Tensor | None = None,
+    kernels: Kernels | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One token a row.
 
     Args:
         logits: [B, V].
         settings: of these rows.
-        uniform: [B] float64 in [0, 1); what decides the draw.
+        uniform: [B] float64 in [0, 1); what decides the draw; None: all rows are greedy.
         seen: [B, V] bool, tokens that a row holds; needed where one has a repetition penalty.
+        kernels: compiled ones, for fp32 logits on the CPU; they draw where temperature is the only
+            setting.
     Raises:
         GuardStop: a row has no distribution, since its logits are not finite.
     Returns:
         [B] int64 tokens; their log-probabilities by the logits as they are; and by the
         distribution that was drawn from, 0 for greedy rows. In fp32, or fp64 for fp64.
     """
+    if kernels is not None and settings.heat is not None:
+        *drawn, finite = kernels.draw(logits, settings.heat, uniform)
+        if not (finite or settings.all_greedy):
+            raise GuardStop(_DIVERGED)
+        return tuple(drawn)
     logits = logits if logits.dtype == torch.float64 else logits.float()
     settings = settings.to(logits.dtype)
     # Faster on a CPU than logsumexp, which does not use its vectors.
@@ -182,7 +203,7 @@ def draw(
         scores = scores / settings.temperature[:, None]
     weights = _kept_weights(scores, settings)
     if not bool(weights.isfinite().all()):
-        raise GuardStop("the model's scores are not finite: its weights have diverged")
+        raise GuardStop(_DIVERGED)
     tokens, total = _at_share(weights, uniform)
     sampled = (weights.gather(1, tokens[:, None]) / total).log()[:, 0]
     if settings.greedy is not None:

@@ -25,6 +25,7 @@ def engine_of(
     rows: int,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    compiled: bool | str = False,
 ) -> tuple[Engine, Chat | None]:
     """An engine on a model, and how the model's conversations are written.
 
@@ -32,11 +33,13 @@ def engine_of(
         found: as `plm.pretrained.load` gave it.
         rows: that grow at once.
         device, dtype: where and in what the model computes; None: as it is.
+        compiled: as for the engine.
     Returns:
         The engine, which ends rows at the end of a text, the first of its stop_ids, and of a turn;
         None for the second where the model knows no conversations.
     Raises:
-        ConfigError: there is no tokenizer, or the chat template cannot be used.
+        ConfigError: there is no tokenizer, the chat template cannot be used, or compiled kernels
+            cannot be built.
     """
     from plm.formats.chat import Chat
 
@@ -48,8 +51,8 @@ def engine_of(
     stop_ids = list(dict.fromkeys((end, *(chat.stop_ids if chat else ()))))
     model = found.model.to(device=device, dtype=dtype)
     theta = found.rope_theta
-    engine = Engine(model, tokenizer=tokenizer, stop_ids=stop_ids, rope_theta=theta, rows=rows)
-    return engine, chat
+    settings = {"stop_ids": stop_ids, "rope_theta": theta, "rows": rows, "compiled": compiled}
+    return Engine(model, tokenizer=tokenizer, **settings), chat
 
 
 class Served:

@@ -28,7 +28,8 @@ ROOT = Path(script.__file__).parents[1]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("chat") / "model"
-    return hf(model(torch.float32), tokenizer(), place, about=About())
+    about = About(chat_template=chat().template)
+    return hf(model(torch.float32), tokenizer(), place, about=about)
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +91,13 @@ class Terminal:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
 def test_a_conversation_at_a_terminal(folder: Path, tmp_path: Path):
-    saved = tmp_path / "talk.json"
+    saved = tmp_path / "talk.jsonl"
     arguments = [f"run={folder}", "max_new_tokens=200", "system=Be short.", "temperature=1"]
     terminal = Terminal(*arguments)
     try:
         assert f"talking with {folder}" in terminal.read("\n> ")
         terminal.say("/help\n")
-        assert "/save file.json" in terminal.read("\n> ")
+        assert "/save file.jsonl" in terminal.read("\n> ")
         terminal.say("/nothing\n")
         assert "no command /nothing; there are /help, /clear" in terminal.read("\n> ")
         # A line that goes on, and words that are no command.
@@ -108,7 +109,8 @@ def test_a_conversation_at_a_terminal(folder: Path, tmp_path: Path):
         terminal.say(f"/save {saved}\n")
         terminal.read(f"written: {saved}")
         terminal.say(f"/save {saved}\n/save\n")
-        assert "exists already" in terminal.read("/save needs the name of a file")
+        said = terminal.read("/save needs the name of a file")
+        assert "exists already; remove it, or save under another name" in said
         terminal.say("town " * 300 + "\n")
         terminal.read("and the context has 256, which leaves no room for an answer; say it shorter")
         terminal.say("/system Be long.\n")
@@ -190,6 +192,17 @@ def test_a_model_without_conversations_continues_text(base: Path, monkeypatch, c
     said = capsys.readouterr()
     assert "no chat template: continuing text" in said.err
     assert "error: this model knows no conversations" in said.err
+
+
+def test_it_says_which_limit_ended_an_answer(folder: Path, monkeypatch, capsys):
+    at_a_pipe(monkeypatch, "town " * 100)
+    # Greedy, this model says no end.
+    assert script.main([f"run={folder}", "max_new_tokens=100000", "temperature=0"]) == 0
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"cut after \d+ tokens: the context is full\n", said), said
+    at_a_pipe(monkeypatch, "town")
+    assert script.main([f"run={folder}", "max_new_tokens=1", "temperature=0"]) == 0
+    assert capsys.readouterr().err == "cut after 1 token\n"
 
 
 def test_old_turns_are_dropped_with_a_note(folder: Path, monkeypatch, capsys):

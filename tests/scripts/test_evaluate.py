@@ -8,6 +8,7 @@ import torch
 
 from plm.errors import ConfigError, DataError
 from plm.export.hf import hf
+from plm.formats.chat import chatml
 from plm.formats.common import About
 from scripts import evaluate as script
 from tests.model.common import tiny
@@ -19,9 +20,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     marks = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     tokenizer = bpe.train(["some text of a town\n"] * 3, vocab_size=290, special_tokens=marks)
+    about = About(chat_template=chatml(tokenizer))
     sizes = ("scale.vocab_size=300", "scale.max_position_embeddings=256")
     model = tiny(*sizes, dtype=torch.float32)
-    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=About())
+    return hf(model, tokenizer, tmp_path_factory.mktemp("hf") / "out", about=about)
 
 
 @pytest.fixture
@@ -99,6 +101,7 @@ def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, t
         ([*good, "gsm8k.path.x=1"], "gsm8k.path.x=1: gsm8k.path="),
         ([*good, "gsm8k.shots_seed=x"], "gsm8k: shots_seed=x is not a whole number"),
         ([*good, "gsm8k.colour=1"], "gsm8k: unknown setting colour=1"),
+        ([*good, "max_new_tokens=300"], "gsm8k: max_new_tokens=300 leaves no room for a prompt in"),
         ([*good, "piqa.limit=1"], "piqa.…: no task of this name"),
         ([*good[:1], "tasks=[held_out]", good[3]], "name held_out.data="),
     ]

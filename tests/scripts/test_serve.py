@@ -16,7 +16,7 @@ from plm.errors import ConfigError
 from plm.export.hf import hf
 from plm.formats.common import About
 from scripts import serve as script
-from tests.serving.common import ASKED, ask, model, streamed, tokenizer
+from tests.serving.common import ASKED, ask, chat, model, streamed, tokenizer
 
 ROOT = Path(script.__file__).parents[1]
 
@@ -24,7 +24,7 @@ ROOT = Path(script.__file__).parents[1]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("serve") / "town"
-    return hf(model(torch.float32), tokenizer(), place, about=About())
+    return hf(model(torch.float32), tokenizer(), place, about=About(chat_template=chat().template))
 
 
 def line(process: subprocess.Popen, seconds: float = 90) -> str:

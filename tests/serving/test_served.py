@@ -17,7 +17,8 @@ def test_engines_of_folders(tmp_path: Path):
 
     from plm.data import tokenizer as bpe
 
-    folder = hf(model(torch.float32), tokenizer(), tmp_path / "chat", about=About())
+    about = About(chat_template=chat().template)
+    folder = hf(model(torch.float32), tokenizer(), tmp_path / "chat", about=about)
     found, talks = engine_of(load(folder), rows=3, dtype=torch.float64)
     assert found.stop_ids == STOPS and found.rows == 3 and talks.template == chat().template
     assert next(found.model.parameters()).dtype == torch.float64

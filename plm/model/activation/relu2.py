@@ -21,6 +21,8 @@ class ReLU2(nn.Module):
     exports = ("plm",)
     # The op of plm.kernels that takes in the products before and after.
     fused_mlp = "relu2_mlp"
+    # Of a compiled product before it (plm.kernels.cpu).
+    finish = "relu2"
     # Is given something with the output's zeros, fused or not; a hook would keep it from fusing.
     observe: Callable[[Tensor], None] | None = None
 

@@ -14,6 +14,8 @@ class SiLU(nn.Module):
 
     fusible = True
     sparse = False
+    # Of a compiled product of gates and what they are multiplied with (plm.kernels.cpu).
+    gate_finish = "silu_gate"
     exports = ("llama", "qwen2", "qwen3")
 
     def forward(self, x: Tensor, context: Context) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from plm.errors import ConfigError
 from plm.model.attention.common import Matmul, SoftmaxAttention, Stateful, keep
 from plm.model.common import Tap, flops
+from plm.model.compiled import make_grouped
 from plm.model.context import Context
 from plm.model.decoding import Frame, Run, Workshop
 from plm.model.grouped import GroupedWeights, make_fast
@@ -167,11 +168,18 @@ class GQA(Stateful, nn.Module):
 
     def fast(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
         """What makes its fast step (plm.model.decoding); norms on heads have none."""
+        return self._joined(make_fast, workshop)
+
+    def write(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
+        """The same by compiled kernels."""
+        return self._joined(make_grouped, workshop)
+
+    def _joined(self, make: Callable[..., Run], workshop: Workshop) -> Callable | None:
         projections = self.q_proj, self.k_proj, self.v_proj, self.o_proj
         fixed = type(self.q_norm) is Tap and type(self.q_bias) in (Tap, Bias)
         if not (fixed and workshop.plain(*projections) and self.attend.unchanged(workshop.context)):
             return None
-        return partial(make_fast, self, GroupedWeights(self, workshop))
+        return partial(make, self, GroupedWeights(self, workshop))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, attention counted causal."""

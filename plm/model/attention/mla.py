@@ -18,6 +18,7 @@ from plm.kernels import pick
 from plm.model.absorbed import AbsorbedWeights, make_fast
 from plm.model.attention.common import Matmul, SoftmaxAttention, Stateful, keep
 from plm.model.common import flops, fuses, own, plain_linear, unwatched
+from plm.model.compiled import make_latent
 from plm.model.context import Context
 from plm.model.decoding import Frame, Run, Workshop
 from plm.model.matmul.dense import dense
@@ -215,10 +216,17 @@ class MLA(Stateful, nn.Module):
 
     def fast(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
         """What makes its fast step (plm.model.decoding): absorbed, as `step` is by default."""
+        return self._absorbing(make_fast, workshop)
+
+    def write(self, workshop: Workshop) -> Callable[[Frame, dict[str, Tensor]], Run] | None:
+        """The same by compiled kernels."""
+        return self._absorbing(make_latent, workshop)
+
+    def _absorbing(self, make: Callable[..., Run], workshop: Workshop) -> Callable | None:
         projections = self.q_proj, self.kv_a_proj_with_mqa, self.kv_b_proj, self.o_proj
         if not (workshop.plain(*projections) and self.attend.unchanged(workshop.context)):
             return None
-        return partial(make_fast, self, AbsorbedWeights(self, workshop))
+        return partial(make, self, AbsorbedWeights(self, workshop))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token in a window of seq_len, attention counted causal."""

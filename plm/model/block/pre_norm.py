@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from plm.model.common import Tap, flops, fuses, own, unwatched
 from plm.model.context import Context
-from plm.model.decoding import Frame, Run, Workshop, fast_norm
+from plm.model.decoding import Frame, Run, Workshop, fast_norm, write_norm, write_plain
 
 
 class PreNorm(nn.Module):
@@ -76,6 +76,27 @@ class PreNorm(nn.Module):
             def run(hidden: Tensor) -> Tensor:
                 hidden.add_(mix(first(hidden)))
                 return hidden.add_(feed(second(hidden)))
+
+            return run
+
+        return make
+
+    def write(self, workshop: Workshop) -> Callable[[Frame, object], Run]:
+        """The same by compiled kernels."""
+        kernels = workshop.kernels
+        offers = {part: own(part, "write") for part in (self.self_attn, self.mlp)}
+        mixer, mlp = (offer and offer(part, workshop) for part, offer in offers.items())
+        first, second = self.input_layernorm, self.post_attention_layernorm
+
+        def make(frame: Frame, state: object) -> Run:
+            plain_mix = partial(write_plain, kernels, partial(self._plain_mix, frame, state))
+            plain_feed = partial(write_plain, kernels, partial(self._plain_feed, frame))
+            mix = mixer(frame, state) if mixer else plain_mix
+            feed = mlp(frame) if mlp else plain_feed
+
+            def run(hidden: Tensor) -> Tensor:
+                kernels.add(hidden, mix(write_norm(first, kernels, hidden)))
+                return kernels.add(hidden, feed(write_norm(second, kernels, hidden)))
 
             return run
 

@@ -6,6 +6,7 @@ Cost: 6·D·F FLOPs a token, forward.
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from plm.model.common import Tap, flops, own
@@ -57,6 +58,16 @@ class SwiGLU(nn.Module):
             return down(overwrite(self.activation, gate(x)).mul_(up(x)))
 
         return lambda frame: run
+
+    def write(self, workshop: Workshop) -> Callable[[Frame], Run] | None:
+        """The same by compiled kernels."""
+        finish = own(self.activation, "gate_finish")
+        if finish is None or not workshop.plain(self.gate_proj, self.up_proj, self.down_proj):
+            return None
+        both = torch.cat((self.gate_proj.weight.detach(), self.up_proj.weight.detach()))
+        wide = workshop.product(both, finish)
+        down = workshop.product(self.down_proj.weight)
+        return lambda frame: lambda x: down(wide(x))
 
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""

@@ -65,6 +65,16 @@ class Ungated(nn.Module):
         down = workshop.product(self.down_proj.weight)
         return lambda frame: lambda x: down(overwrite(self.activation, up(x)))
 
+    def write(self, workshop: Workshop) -> Callable[[Frame], Run] | None:
+        """The same by compiled kernels."""
+        finish = own(self.activation, "finish")
+        seen = getattr(self.activation, "observe", None) is not None
+        if finish is None or seen or not workshop.plain(self.up_proj, self.down_proj):
+            return None
+        up = workshop.product(self.up_proj.weight, finish)
+        down = workshop.product(self.down_proj.weight)
+        return lambda frame: lambda x: down(up(x))
+
     def flops_per_token(self, seq_len: int) -> float:
         """Forward FLOPs a token."""
         parts = (self.up_proj, self.activation, self.down_proj)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from plm.kernels import pick
+from plm.kernels.cpu import Kernels
 from plm.model.common import fuses
 from plm.model.decoding import Frame, Run
 
@@ -49,8 +50,8 @@ class RMSNorm(nn.Module):
     def fast(self, frame: Frame, out: Tensor | None = None) -> Run:
         """`forward` of [B, size] for a decoding step, into `out`."""
         size = self.weight.shape[0]
-        scale = frame.empty(frame.rows, 1)
         out = frame.empty(frame.rows, size) if out is None else out
+        scale = frame.empty(frame.rows, 1)
         eps, weight = scale.new_tensor(self.eps), self.weight.detach()
 
         def run(x: Tensor) -> Tensor:
@@ -59,6 +60,10 @@ class RMSNorm(nn.Module):
             return torch.mul(x, scale.rsqrt_(), out=out).mul_(weight)
 
         return run
+
+    def write(self, kernels: Kernels, x: Tensor, out: Tensor) -> Tensor:
+        """Write down `forward` of x [B, size] into `out`, by compiled kernels."""
+        return kernels.rms_norm(x, self.weight.detach(), self.eps, out)
 
     def init_weights(self, generator: torch.Generator, std: float) -> None:
         """Ones, also for a model that was made without memory."""
