@@ -1,6 +1,5 @@
 """The errors a user may meet, each with the exit code that the process ends with."""
 
-
 SECOND_CTRL_C = 130
 """Exit code of a run that was left without waiting for the step in hand."""
 
