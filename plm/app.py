@@ -161,6 +161,7 @@ def _start(settings: dict[str, Any], in_sweep: bool) -> tuple[int, float]:
         print(f"{folder.path} is finished; its report: {folder.path / 'report.html'}")
         code = 0
     else:
+        _check_evaluations(settings)
         prepare(settings)
         folder.claim(settings)
         code = _run(settings, folder, in_sweep)
@@ -184,6 +185,20 @@ def _run(settings: dict[str, Any], folder: RunFolder, in_sweep: bool) -> int:
     return code
 
 
+def _check_evaluations(settings: dict[str, Any]) -> None:
+    """Refuse evaluations while training that cannot work, before anything takes long.
+
+    Raises:
+        PlmError: the task's key, and what is wrong with it.
+    """
+    from plm.data.open import find_data
+    from plm.evaluation.choices import check_callbacks
+
+    # Items take seconds, and are looked at again: here only where data are to be prepared.
+    context, fresh = settings["model"]["max_position_embeddings"], find_data(settings["data"])
+    check_callbacks(settings["callbacks"], context, items=fresh is None)
+
+
 def prepare(settings: dict[str, Any]) -> None:
     """Prepare the data if that has not been done, with progress and a word before.
 
@@ -193,13 +208,8 @@ def prepare(settings: dict[str, Any]) -> None:
     from plm.callbacks.progress import DataProgress
     from plm.data.manifest import losses
     from plm.data.open import find_data, open_data
-    from plm.evaluation.choices import check_callbacks
 
     fresh = find_data(settings["data"]) is None
-    # Items take seconds, and are looked at again: here only where the data take long as well.
-    check_callbacks(
-        settings["callbacks"], settings["model"]["max_position_embeddings"], items=fresh
-    )
     if fresh:
         what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"
         print(f"preparing {what}, once: later runs with it start at once", file=sys.stderr)
@@ -245,6 +255,7 @@ def _as_rank(settings: dict[str, Any]) -> int:
     folder = RunFolder.choose(settings)
     if rank == 0:
         try:
+            _check_evaluations(settings)
             prepare(settings)
             folder.claim(settings)
             done = folder.status().get("status") == "done"
