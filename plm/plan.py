@@ -69,21 +69,22 @@ def flops(model: nn.Module, seq_len: int) -> dict[str, float]:
     """FLOPs a token: counted part by part with causal attention, beside the rule 6N.
 
     Args:
-        model: answers flops_per_token.
+        model: answers flops_per_token and training_flops_per_token.
         seq_len: T.
     Returns:
-        forward; training, three times that; recomputed, four times: with activation checkpointing;
-        six_n, of all parameters; six_n_off, how far the rule is off, as a share of `training`.
+        forward; training, three times that where all weights learn; recomputed, one forward more:
+        with activation checkpointing; six_n, of all parameters; six_n_off, how far the rule is off,
+        as a share of `training`.
     """
-    forward = model.flops_per_token(seq_len)
+    forward, training = model.flops_per_token(seq_len), model.training_flops_per_token(seq_len)
     rule = 6.0 * model.parameters_of()
     return {
         "seq_len": seq_len,
         "forward": forward,
-        "training": 3 * forward,
-        "recomputed": 4 * forward,
+        "training": training,
+        "recomputed": training + forward,
         "six_n": rule,
-        "six_n_off": rule / (3 * forward) - 1,
+        "six_n_off": rule / training - 1,
     }
 
 
@@ -131,14 +132,14 @@ def run_time(
     """Hours and cost at a share of the peak.
 
     Args:
-        model: answers flops_per_token.
+        model: answers training_flops_per_token.
         plan: the phases.
         peak: FLOP/s of one GPU.
         mfu: share of it that the counted FLOPs reach, recomputation left out.
         gpus: how many.
         price: of one GPU-hour, in any currency; None: no cost.
     """
-    total = sum(3 * model.flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
+    total = sum(model.training_flops_per_token(p.phase.seq_len) * p.tokens for p in plan.phases)
     hours = total / (peak * mfu) / 3600
     return {
         "flops": total,
