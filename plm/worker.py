@@ -65,6 +65,9 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 def _interrupted(folder: RunFolder, rank: int) -> int:
+    if folder.status().get("status") == "done":
+        # It came behind the last thing that was to be written.
+        return 0
     stopped = Interrupted("interrupted; the same command goes on from what is saved")
     return _end(folder, rank, stopped, Interrupted.exit_code)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import forking
+
 # Before torch is imported anywhere; child processes inherit it too. Workers share the cores.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -26,6 +28,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Triton's kernels run on CPU tensors, but under `pytest -m gpu` on the GPU."""
     # Before triton is imported anywhere.
     os.environ.setdefault("TRITON_INTERPRET", "0" if config.getoption("-m") == "gpu" else "1")
+
+
+def pytest_sessionfinish() -> None:
+    """End what the tests' commands were forked from."""
+    forking.stop()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from plm import worker
 from plm.run import RunFolder
 from plm.stages import runner
 
+ROOT = Path(__file__).parents[1]
 CODE = """
 import atexit, logging, sys, threading, time
 from plm.worker import leave
@@ -60,3 +61,26 @@ def test_how_a_run_ended_is_in_its_status(tmp_path: Path, monkeypatch, error, co
     assert worker.run({"kernels": "auto"}, folder) == code
     found = folder.status()
     assert found["status"] == status and found["exit_code"] == code
+
+
+def test_a_signal_behind_the_end_does_not_take_it_back(tmp_path: Path, monkeypatch):
+    folder = RunFolder(tmp_path)
+
+    def stage(settings, folder):
+        folder.set_status("done", exit_code=0)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run_stage", stage)
+    assert worker.run({"kernels": "auto"}, folder) == 0
+    assert folder.status()["status"] == "done"
+
+
+def test_a_command_that_is_through_is_not_disturbed():
+    code = (
+        "import atexit, os, signal, sys; sys.path.insert(0, '.'); from plm import app, launch; "
+        "launch.take_signals(); "
+        "atexit.register(lambda: [os.kill(os.getpid(), n) for n in (signal.SIGTERM, 2)]); "
+        "app.end(3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (3, "")

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests import forking
+
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = 10
 STEPS = "normalise.normalise exact_dedup.exact_dedup near_dedup.near_dedup".split()
@@ -48,7 +50,7 @@ def write_text(path: Path) -> None:
     rng = random.Random(0)
     words = ["".join(rng.choices("abcdefghij", k=rng.randint(2, 9))) for _ in range(3000)]
     with path.open("w", encoding="utf-8") as file:
-        for number in range(5000):
+        for number in range(2000):
             text = " ".join(rng.choices(words, k=rng.randint(100, 900)))
             row = {"text": text.replace(words[0], words[0] + "\n\n"), "title": f"Number {number}?"}
             file.write(json.dumps(row) + "\n")
@@ -73,7 +75,7 @@ def run(command: list[str], limit: float | None = None) -> tuple[int | None, flo
 def test_ten_kills(tmp_path):
     text = tmp_path / "text.jsonl"
     write_text(text)
-    command = [sys.executable, "scripts/prepare_data.py", "workers=2", "vocab_size=600"]
+    command = [*forking.python(), "scripts/prepare_data.py", "workers=2", "vocab_size=600"]
     command += ["block_tokens=256", f"recipe={write_recipe(tmp_path, text)}"]
     whole, killed = (tmp_path / name for name in ("whole", "killed"))
     code, seconds = run([*command, f"data_dir={whole}"])

@@ -5,10 +5,11 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forking
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = "the model reads a book and writes of it with care while rain falls on the old town".split()
@@ -39,7 +40,7 @@ class Trainer:
 
     def command(self, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
         return [
-            *(launcher or (sys.executable,)),
+            *(launcher or forking.python()),
             str(ROOT / "train.py"),
             f"+experiment={self.experiment}",
             "scale=test",

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import forking
 from tests.e2e.conftest import CHECKPOINTS, ROOT, Trainer, last_weights, metrics, reopened
 from tests.e2e.test_resume import same
 
@@ -43,7 +43,7 @@ def without(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def command(script: str, *arguments: str, cwd: Path, code: int = 0) -> str:
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts" / script, *arguments],
+        [*forking.python(), str(ROOT / "scripts" / script), *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,

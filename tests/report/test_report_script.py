@@ -1,14 +1,15 @@
 """The command that rebuilds a report."""
 
 import subprocess
-import sys
 from pathlib import Path
+
+from tests import forking
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "report.py"
 
 
 def _call(*arguments, cwd):
-    command = [sys.executable, str(SCRIPT), *arguments]
+    command = [*forking.python(), str(SCRIPT), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 

@@ -20,6 +20,7 @@ from plm.export.hf import hf
 from plm.formats.common import About
 from plm.rollout.sampling import Sampling
 from scripts import chat as script
+from tests import forking
 from tests.serving.common import CONTEXT, MARKS, chat, model, tokenizer
 
 ROOT = Path(script.__file__).parents[1]
@@ -161,7 +162,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(monkeypatch, capsys, folder:
 
 
 def piped(folder: Path, text: bytes, *more: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "scripts/chat.py", f"run={folder}", "max_new_tokens=9", *more]
+    command = [*forking.python(), "scripts/chat.py", f"run={folder}", "max_new_tokens=9", *more]
     return subprocess.run(command, input=text, capture_output=True, cwd=ROOT, timeout=120)
 
 

@@ -16,6 +16,7 @@ from plm.errors import ConfigError
 from plm.export.hf import hf
 from plm.formats.common import About
 from scripts import serve as script
+from tests import forking
 from tests.serving.common import ASKED, ask, chat, model, streamed, tokenizer
 
 ROOT = Path(script.__file__).parents[1]
@@ -41,7 +42,7 @@ def line(process: subprocess.Popen, seconds: float = 90) -> str:
 def test_from_start_to_end(folder: Path, host: str):
     pytest.importorskip("starlette", reason="the server's packages are not installed")
     pytest.importorskip("uvicorn", reason="the server's packages are not installed")
-    command = [sys.executable, "scripts/serve.py", f"run={folder}", "port=0", f"host={host}"]
+    command = [*forking.python(), "scripts/serve.py", f"run={folder}", "port=0", f"host={host}"]
     process = subprocess.Popen(command, stdout=-1, stderr=-1, cwd=ROOT)
     try:
         assert line(process) == "town chats; context 256, 32 rows, cpu\n"
