@@ -38,9 +38,9 @@ class Trainer:
         self.text, self.data_dir, self.runs = text, data_dir, runs
         self.experiment = experiment
 
-    def command(self, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
+    def arguments(self, *overrides: str) -> list[str]:
+        """The script and what it is given."""
         return [
-            *(launcher or forking.python()),
             str(ROOT / "train.py"),
             f"+experiment={self.experiment}",
             "scale=test",
@@ -53,6 +53,9 @@ class Trainer:
             "log_every_steps=1",
             *overrides,
         ]
+
+    def command(self, *overrides: str, launcher: tuple[str, ...] = ()) -> list[str]:
+        return [*(launcher or forking.python()), *self.arguments(*overrides)]
 
     def start(self, *overrides: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
         env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -63,7 +63,7 @@ def refused(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     """Runs train.py in this process, for many processes take long; what it says."""
 
     def call(*overrides: str) -> str:
-        monkeypatch.setattr(sys, "argv", trainer.command(*overrides)[1:])
+        monkeypatch.setattr(sys, "argv", trainer.arguments(*overrides))
         try:
             code = main()
         except SystemExit as error:

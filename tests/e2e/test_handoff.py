@@ -55,12 +55,12 @@ def test_pretraining_goes_on_from_a_peers_folder_with_new_tokens(trainer: Traine
     model = make("qwen2.5", peer, vocab_size=rows)
     bpe.save(made, peer / "tokenizer.json")
     new = "data.new_tokens=['<tool>','</tool>','<a>','<b>']"
-    arguments = trainer.command(
+    arguments = trainer.arguments(
         "+experiment=continued_pretrain", "name=peer", f"init_from={peer}", new,
         "scale.tokens.pretrain=4096",
     )  # fmt: skip
     arguments.remove("+experiment=plm_pretrain")
-    trainer.command = lambda *overrides, launcher=(): arguments
+    trainer.arguments = lambda *overrides: arguments
     trainer.run()
     run = trainer.runs / "peer"
     frozen = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))

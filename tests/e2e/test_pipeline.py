@@ -28,10 +28,10 @@ def stages(text: Path, chats: Path) -> list[str]:
 @pytest.fixture
 def piped(text: Path, chats: Path, data_dir: Path, tmp_path: Path) -> Trainer:
     made = Trainer(text, data_dir, tmp_path / "runs", "plm_pipeline")
-    plain = made.command
-    made.command = lambda *overrides, launcher=(): [
+    plain = made.arguments
+    made.arguments = lambda *overrides: [
         word
-        for word in plain(*stages(text, chats), *overrides, launcher=launcher)
+        for word in plain(*stages(text, chats), *overrides)
         if not word.startswith("data.path=")
     ]
     return made

@@ -42,10 +42,8 @@ def chats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tuner(whole: Path, chats: Path, data_dir: Path, tmp_path: Path) -> Trainer:
     made = Trainer(chats, data_dir, tmp_path / "runs", "plm_sft")
-    plain = made.command
-    made.command = lambda *overrides, launcher=(): plain(
-        f"init_from={whole}", *overrides, launcher=launcher
-    )
+    plain = made.arguments
+    made.arguments = lambda *overrides: plain(f"init_from={whole}", *overrides)
     return made
 
 
@@ -217,7 +215,7 @@ def test_a_mistake_is_one_line(tuner: Trainer, text: Path, case: str, capsys, mo
     bpe.save(bpe.train(["other words"], vocab_size=300, special_tokens=["<|e|>"]), other)
     overrides = [o.replace("{text}", str(text)).replace("{template}", str(template))
                  .replace("{tokenizer}", str(other)) for o in overrides]  # fmt: skip
-    monkeypatch.setattr(sys, "argv", tuner.command(*overrides)[1:])
+    monkeypatch.setattr(sys, "argv", tuner.arguments(*overrides))
     try:
         code = main()
     except SystemExit as error:
