@@ -32,7 +32,7 @@ def compose(config: Any) -> float:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
     if not in_sweep:
-        app.end(code)
+        sys.exit(code)
     if code:
         raise PlmError(f"a job of the sweep ended with exit code {code}")
     return loss

@@ -3,11 +3,10 @@
 import json
 import logging
 import os
-import signal
 import sys
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -124,13 +123,6 @@ def start(config: Any, in_sweep: bool = False) -> tuple[int, float]:
         return _start(settings, in_sweep)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; the same command goes on") from None
-
-
-def end(code: int) -> NoReturn:
-    """Leave a command that is through; a signal that comes now would only break its last words."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
-    sys.exit(code)
 
 
 def _check_trainable(plan: Plan, model: Any) -> None:

@@ -4,6 +4,7 @@ They start from the frozen configuration, without Hydra: a command line that com
 sweeps, in every rank is how launches go wrong. Under torchrun or SLURM nothing is started here.
 """
 
+import atexit
 import ctypes
 import os
 import signal
@@ -30,6 +31,14 @@ def take_signals() -> None:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, signal.default_int_handler)
+        atexit.unregister(_let_end)
+        atexit.register(_let_end)
+
+
+def _let_end() -> None:
+    """A signal to a process that is through would only break into its clearing up."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _die_with_parent() -> None:

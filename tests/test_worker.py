@@ -77,10 +77,9 @@ def test_a_signal_behind_the_end_does_not_take_it_back(tmp_path: Path, monkeypat
 
 def test_a_command_that_is_through_is_not_disturbed():
     code = (
-        "import atexit, os, signal, sys; sys.path.insert(0, '.'); from plm import app, launch; "
-        "launch.take_signals(); "
+        "import atexit, os, signal, sys; sys.path.insert(0, '.'); from plm import launch; "
         "atexit.register(lambda: [os.kill(os.getpid(), n) for n in (signal.SIGTERM, 2)]); "
-        "app.end(3)"
+        "launch.take_signals(); sys.exit(3)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (3, "")
