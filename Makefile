@@ -52,7 +52,7 @@ test: $(READY) ## Run the tests that need neither GPU nor network
 # pytest's exit code 5 (nothing was run) stays a failure wherever a slow test is written down.
 test-long: $(READY) $(LLAMA_TESTED) $(ENDS_READY) ## Run the slow tests
 	@if grep -rqsE 'mark\.slow' --include='*.py' tests; then \
-		$(PYTEST) -n 2 -m "slow and not gpu and not peers" $(ARGS); \
+		$(PYTEST) -n 2 --dist worksteal -m "slow and not gpu and not peers" $(ARGS); \
 	else echo "No test is marked slow: nothing was run."; fi
 
 # pytest's exit code 5 (nothing was run) stays a failure.
