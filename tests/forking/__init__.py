@@ -1,10 +1,10 @@
 """Command lines run in forks of a process that has imported the packages.
 
 Torch and Lightning take 10 CPU-seconds to import, and the suite starts hundreds of commands.
-`python()` gives what stands in for `sys.executable`: a small program that asks the
-server of this test process for a fork, hands it its terminal, directory and environment, passes
-signals on, and ends as the fork does. Only other people's packages are imported before the fork,
-so what the command itself loads, and in what order, is as in a process of its own.
+`python()` gives what stands in for `sys.executable`: a small program that asks the server of this
+test process for a fork, hands it its terminal, directory and environment, passes signals on, and
+ends as the fork does. Only other people's packages are imported before the fork; a test of what a
+command imports, or of a terminal's Ctrl-C, starts a process of its own.
 """
 
 import subprocess
