@@ -35,6 +35,7 @@ def settle(config: Any) -> dict[str, Any]:
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
     _check_tokenizer(settings)
+    _settle_pairs(settings)
     longest = Plan.read(settings["phases"]).max_seq_len
     if longest > settings["model"]["max_position_embeddings"]:
         raise ConfigError(
@@ -58,6 +59,33 @@ def _take_path(settings: dict[str, Any]) -> None:
         if phase is not None and not set(phase.get("mixture") or {}) <= set(sources):
             even = dict.fromkeys(sources, 1.0)
             phase |= {"mixture": even, "mixture_to": {}, "temperature": 1.0}
+
+
+def _settle_pairs(settings: dict[str, Any]) -> None:
+    """Which prompts a preference loss wants its pairs behind; and whether it, and a round, can be.
+
+    Raises:
+        ConfigError: a setting of either that cannot work.
+    """
+    node = settings["stage"].get("preference")
+    if node is not None:
+        from plm.preference.common import check, shown_by
+
+        loss = build(node)
+        check(loss)
+        if settings["data"].get("shown") is None:
+            settings["data"]["shown"] = list(shown_by(loss))
+    elif "preference" in settings["stage"]:
+        raise ConfigError("preference is missing: choose a loss, for example preference=aries")
+    if settings.get("candidates"):
+        from plm.rounds.round import Parts
+
+        if settings["data"].get("path"):
+            raise ConfigError(
+                f"data.path={settings['data']['path']}: this run samples its own pairs; take "
+                "+experiment=plm_preference for pairs that are there already"
+            )
+        Parts.of(settings)
 
 
 def _check_tokenizer(settings: dict[str, Any]) -> None:
@@ -195,12 +223,15 @@ def _check_evaluations(settings: dict[str, Any]) -> None:
     from plm.evaluation.choices import check_callbacks
 
     # Items take seconds, and are looked at again: here only where data are to be prepared.
-    context, fresh = settings["model"]["max_position_embeddings"], find_data(settings["data"])
-    check_callbacks(settings["callbacks"], context, items=fresh is None)
+    context = settings["model"]["max_position_embeddings"]
+    fresh = bool(settings.get("candidates")) or find_data(settings["data"]) is None
+    check_callbacks(settings["callbacks"], context, items=fresh)
 
 
 def prepare(settings: dict[str, Any]) -> None:
     """Prepare the data if that has not been done, with progress and a word before.
+
+    Pairs that the run samples itself are prepared by the run, behind their sampling.
 
     Raises:
         DataError: a source that cannot be used.
@@ -209,6 +240,8 @@ def prepare(settings: dict[str, Any]) -> None:
     from plm.data.manifest import losses
     from plm.data.open import find_data, open_data
 
+    if settings.get("candidates"):
+        return
     fresh = find_data(settings["data"]) is None
     if fresh:
         what = settings["data"]["path"] or f"the recipe {settings['data']['recipe']}"

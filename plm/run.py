@@ -33,6 +33,13 @@ IDENTITY = (
     "clip_norm",
     "init_from",
     "init",
+    "refinement",
+    "reference",
+    "prompts",
+    "candidates",
+    "reward",
+    "pairing",
+    "round",
 )
 """Settings that make a run what it is; the others may change when it goes on."""
 
@@ -152,7 +159,9 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove the folder of a run that a mistake ended before it saved anything."""
-        if self.is_new and not any(self.checkpoints.glob("tokens-*")):
+        # What a round has sampled took long, and says what was wrong with it.
+        sampled = (self.path / "round" / "samples.jsonl").is_file()
+        if self.is_new and not sampled and not any(self.checkpoints.glob("tokens-*")):
             for handler in list(log.handlers):
                 if isinstance(handler, logging.FileHandler):
                     log.removeHandler(handler)

@@ -15,6 +15,10 @@ Settings, as key=value:
     max_new_tokens  longest answer (512)
     stop         texts that end an answer, [a,b]
     seed         of the draws; the same words give the same answers (0)
+    refine       so many times each answer is shown to the model again, for a better one; the
+                 conversation goes on with the last (0)
+    template     how it is shown: a text with {question} and {answer}, a file of it, or a name of
+                 configs/refinement (what the checkpoint was trained with, else plm)
     weights      last, or average: those that callbacks.average kept (last)
     device       auto, cpu or cuda (auto)
     dtype        float32, bfloat16 or float16; auto: float32 on a CPU, bfloat16 on a GPU (auto)
@@ -25,6 +29,7 @@ Settings, as key=value:
 In the conversation:
     /help              this list
     /clear             forget what was said
+    /refine            ask for a better answer than the last one, which takes its place
     /system [text]     set the system message, or remove it; begins anew
     /save file.jsonl   write what was said, as fine-tuning reads it
     /exit              leave, as Ctrl-D does
@@ -32,8 +37,9 @@ In the conversation:
     \\                  at the end of a line: the message goes on in the next
 
 A model without a chat template continues what is typed, each text by itself. From a pipe, all of it
-is one message and the answer alone goes to standard output. Exit code 0; 2: a mistake in the
-command, or a message that does not fit the model.
+is one message and the answer alone goes to standard output; with refine= the last one, and those
+before it to standard error. Exit code 0; 2: a mistake in the command, or a message that does not
+fit the model.
 """
 
 import os
@@ -64,13 +70,15 @@ DEFAULTS: dict[str, Any] = {
     "system": "",
     **DRAWING,
     "stop": [],
+    "refine": 0,
+    "template": None,
     "weights": "last",
     "device": "auto",
     "dtype": "auto",
     "compiled": "false",
     "trust": [],
 }
-COMMANDS = ("/help", "/clear", "/system", "/save", "/exit")
+COMMANDS = ("/help", "/clear", "/refine", "/system", "/save", "/exit")
 
 
 def settings(arguments: list[str]) -> dict[str, Any]:
@@ -80,7 +88,9 @@ def settings(arguments: list[str]) -> dict[str, Any]:
         ConfigError: an unknown key, or a value of the wrong kind.
     """
     whole = [key for key, value in DRAWING.items() if isinstance(value, int)]
-    chosen = read(arguments, DEFAULTS, numbers=whole, lists=("stop", "trust"))
+    chosen = read(arguments, DEFAULTS, numbers=[*whole, "refine"], lists=("stop", "trust"))
+    if chosen["refine"] < 0:
+        raise ConfigError(f"refine={chosen['refine']} is negative; 0 refines nothing")
     for key in DRAWING:
         try:
             chosen[key] = type(DRAWING[key])(chosen[key])
@@ -90,11 +100,13 @@ def settings(arguments: list[str]) -> dict[str, Any]:
 
 
 def begin(chosen: dict[str, Any]) -> Any:
-    """A Talk with the model that was chosen."""
+    """A conversation with the model that was chosen."""
     from plm.config import trust
+    from plm.evaluation.refined import template_of
+    from plm.evaluation.subject import refinement_of
     from plm.rollout.sampling import Sampling
+    from plm.serving.refining import Refining
     from plm.serving.served import engine_of
-    from plm.serving.talk import Talk
     from scripts.loading import computing, loaded
 
     drawing = {key: chosen[key] for key in DRAWING}
@@ -104,9 +116,11 @@ def begin(chosen: dict[str, Any]) -> Any:
     device, dtype = computing(chosen)
     compiled = chosen["compiled"]
     engine, chat = engine_of(found, rows=1, device=device, dtype=dtype, compiled=compiled)
-    if chosen["system"] and chat is None:
-        raise ConfigError(f"system=…: {found.path} knows no conversations, it continues text")
-    return Talk(engine, chat, sampling, chosen["system"])
+    for key in ("system", "refine", "template"):
+        if chosen[key] and chat is None:
+            raise ConfigError(f"{key}=…: {found.path} knows no conversations, it continues text")
+    template, _ = template_of(chosen["template"], refinement_of(found))
+    return Refining(engine, chat, sampling, chosen["system"], template=template)
 
 
 class Stop:
@@ -162,6 +176,8 @@ class Loop:
 
     def __init__(self, talk: Any, chosen: dict[str, Any]) -> None:
         self.talk, self.chosen, self.terminal, self.stop = talk, chosen, Terminal(), Stop()
+        # Of the last answer: how often it was refined.
+        self.turn = 0
 
     def run(self) -> int:
         """Until the user leaves; the exit code."""
@@ -209,6 +225,8 @@ class Loop:
         talk = self.talk
         if command == "/help":
             self.terminal.note(__doc__.partition("In the conversation:\n")[2].partition("\n\n")[0])
+        elif command == "/refine":
+            self._once_more()
         elif command == "/clear":
             talk.clear()
             self.terminal.note("all forgotten")
@@ -221,13 +239,46 @@ class Loop:
         elif command == "/save":
             if not rest:
                 raise ConfigError("/save needs the name of a file: /save talk.jsonl")
-            told = {key: self.chosen[key] for key in ("run", *DRAWING, "stop")}
+            told = {key: self.chosen[key] for key in ("run", *DRAWING, "stop", "refine")}
             talk.save(Path(rest).expanduser(), settings=told)
             self.terminal.note(f"written: {rest}")
 
     def _answer(self, text: str) -> None:
         text = text.strip() if self.talk.chat else text
-        turn = self.talk.ask(text)
+        said, whole = self._say(self.talk.ask(text))
+        self.turn = 0
+        while whole and said.strip() and self.turn < self.chosen["refine"]:
+            better = self._refined(text, said)
+            if better is None:
+                break
+            said = better
+        self.talk.keep(text, said)
+
+    def _once_more(self) -> None:
+        """Refine the last answer."""
+        asked, answered = self.talk.take_back()
+        try:
+            answered = self._refined(asked, answered) or answered
+        finally:
+            self.talk.keep(asked, answered)
+
+    def _refined(self, asked: str, answered: str) -> str | None:
+        """A better answer; None: there is none, and the one before stands."""
+        try:
+            turn = self.talk.refine(asked, answered)
+        except PlmError as error:
+            self.terminal.note(f"not refined: {error}")
+            return None
+        self.terminal.note(f"turn {self.turn + 1}")
+        said, whole = self._say(turn)
+        if not whole or not said.strip():
+            self.terminal.note("the answer before it stands")
+            return None
+        self.turn += 1
+        return said
+
+    def _say(self, turn: Any) -> tuple[str, bool]:
+        """An answer, shown as it grows, and whether it was let come to its end."""
         if turn.dropped:
             many = "turn is" if turn.dropped == 1 else "turns are"
             self.terminal.note(f"the context is full: {turn.dropped} older {many} forgotten")
@@ -241,7 +292,7 @@ class Loop:
                     break
         print(flush=True)
         self._end(turn, finish, "".join(said))
-        self.talk.keep(text, "".join(said))
+        return "".join(said), finish is not None
 
     def _end(self, turn: Any, finish: str | None, said: str) -> None:
         if finish is None:
@@ -258,9 +309,11 @@ def cut(turn: Any) -> str:
     return f"cut after {most} token{'s' * (most != 1)}" + ": the context is full" * turn.cut
 
 
-def once(talk: Any) -> int:
+def once(talk: Any, turns: int) -> int:
     """Answer what comes from a pipe.
 
+    Args:
+        turns: refinements; what they take the place of goes to standard error.
     Raises:
         ConfigError: nothing came, or it is too long.
     """
@@ -274,12 +327,38 @@ def once(talk: Any) -> int:
     if talk.chat is None:
         print("no chat template: continuing the text", file=sys.stderr)
     terminal, turn, event = Terminal(), talk.ask(text), None
-    for event in talk.answer(turn):
-        terminal.say(event.text)
+    if turns:
+        turn, event, said = refined_once(talk, text, turn, turns)
+        terminal.say(said)
+    else:
+        for event in talk.answer(turn):
+            terminal.say(event.text)
     print(flush=True)
     if event.finish == "length":
         print(cut(turn), file=sys.stderr)
     return 0
+
+
+def refined_once(talk: Any, text: str, turn: Any, turns: int) -> tuple[Any, Any, str]:
+    """The last answer with words of a chain: its turn, its last event, and what it says."""
+    events = list(talk.answer(turn))
+    said = "".join(event.text for event in events)
+    for number in range(turns):
+        if not said.strip():
+            break
+        try:
+            again = talk.refine(text, said)
+        except PlmError as error:
+            print(f"not refined: {error}", file=sys.stderr)
+            break
+        more = list(talk.answer(again))
+        better = "".join(event.text for event in more)
+        if not better.strip():
+            print(f"turn {number + 1}: (no words)", file=sys.stderr)
+            break
+        print(f"turn {number}: {said}", file=sys.stderr)
+        turn, events, said = again, more, better
+    return turn, events[-1], said
 
 
 def main(arguments: list[str]) -> int:
@@ -290,7 +369,7 @@ def main(arguments: list[str]) -> int:
     try:
         chosen = settings(arguments)
         talk = begin(chosen)
-        return Loop(talk, chosen).run() if sys.stdin.isatty() else once(talk)
+        return Loop(talk, chosen).run() if sys.stdin.isatty() else once(talk, chosen["refine"])
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return Interrupted.exit_code

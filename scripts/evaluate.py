@@ -3,6 +3,7 @@
     python scripts/evaluate.py run=runs/plm_sft tasks=[exercises,held_out]
     python scripts/evaluate.py run=runs/plm_sft tasks=[humaneval] humaneval.path=HumanEval.jsonl.gz
         samples=20 k=[1,10] temperature=0.8
+    python scripts/evaluate.py run=runs/plm_aries tasks=[gsm8k] refine=2 temperature=0.7
     python scripts/evaluate.py run=export/hf tasks=[plm_table] limit=100 out=plm_table.json
 
 Settings, as key=value:
@@ -16,6 +17,10 @@ Settings, as key=value:
     temperature  of the draws; 0 takes the most likely token
     max_new_tokens  longest answer
     seed         of the draws
+    refine       so many refinements of each answer, for tasks that generate answers, by a model
+                 that converses: each turn is graded, beside as many independent answers (0)
+    template     how a refined answer is shown: a text with {question} and {answer}, a file of it,
+                 or a name of configs/refinement (what the checkpoint was trained with, else plm)
     <task>.<key> any setting of one task's file: gsm8k.path=test.jsonl
     prompt       auto, chat or text: by the chat template, or as text to go on from (auto)
     weights      last, or average: those that callbacks.average kept (last)
@@ -55,6 +60,8 @@ DEFAULTS: dict[str, Any] = {
     "run": None,
     "tasks": [],
     **dict.fromkeys(SHARED),
+    "refine": 0,
+    "template": None,
     "prompt": "auto",
     "weights": "last",
     "device": "auto",
@@ -82,7 +89,7 @@ def split(arguments: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any
             own.setdefault(task, {})[setting] = _value(key, value)
         else:
             rest.append(argument)
-    chosen = read(rest, DEFAULTS, numbers=("rows",), lists=("tasks", "trust"))
+    chosen = read(rest, DEFAULTS, numbers=("rows", "refine"), lists=("tasks", "trust"))
     for key in SHARED:
         if chosen[key] is not None:
             chosen[key] = _value(key, chosen[key])
@@ -117,12 +124,22 @@ def place(chosen: dict[str, Any], found: Any, name: str) -> Path:
 
 
 def tasks_of(chosen: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The tasks with the settings that the command line gives them."""
+    """The tasks with the settings that the command line gives them, refined where it says so."""
     from plm.evaluation import choices
 
-    shared = {key: chosen[key] for key in SHARED if chosen[key] is not None}
+    turns, template = chosen["refine"], chosen["template"]
+    if turns < 0:
+        raise ConfigError(f"refine={turns} is negative; 0 refines nothing")
+    # Without refine= it is for tasks that refine by themselves.
+    keys = SHARED if turns else (*SHARED, "template")
+    shared = {key: chosen[key] for key in keys if chosen[key] is not None}
     nodes = choices.nodes(chosen["tasks"], shared=shared, own=own)
-    return choices.built(nodes)
+    tasks = choices.built(nodes)
+    if not turns:
+        return tasks
+    from plm.evaluation.refined import refining
+
+    return refining(tasks, turns, template)
 
 
 def kept(subject: Any, tasks: dict[str, Any], path: Path, about: dict[str, Any]) -> dict[str, Any]:

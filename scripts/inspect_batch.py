@@ -9,7 +9,8 @@ rows=<list>      of the global batch, like 0-3,9, or all; the first 8 by default
 source=<name>    rows of this source only
 color=<when>     auto (a terminal, unless NO_COLOR is set), always or never; auto by default
 
-Lines marked with > are what the assistant says in a conversation: those are trained on.
+Lines marked with > are what the assistant says in a conversation: those are trained on. Of pairs
+it is an answer, and a document's name says which one, and what its prompt shows.
 """
 
 import os
@@ -112,7 +113,14 @@ def choose_rows(text: str, count: int) -> list[int]:
     return sorted(found)
 
 
-def head(data: "RunData", step: int, kept: dict[str, int], dropped: int, paint: Paint) -> list:
+def head(
+    data: "RunData",
+    step: int,
+    kept: dict[str, int],
+    dropped: int,
+    paint: Paint,
+    pairs: int | None = None,
+) -> list:
     """Where in the run the step is, and what its batch holds.
 
     Args:
@@ -121,6 +129,7 @@ def head(data: "RunData", step: int, kept: dict[str, int], dropped: int, paint: 
         kept: rows of each source.
         dropped: labels that are.
         paint: colours a text.
+        pairs: parts of pairs in the batch; None: it has none.
     """
     from plm.config import build
 
@@ -152,6 +161,8 @@ def head(data: "RunData", step: int, kept: dict[str, int], dropped: int, paint: 
         ("batch", f"{planned.rows} rows of {phase.seq_len} tokens: {rows}"),
         ("labels", f"{batch - dropped:,} kept, {dropped:,} dropped"),
     ]  # fmt: skip
+    if pairs is not None:
+        lines.append(("pairs", f"{pairs:,} parts, each with a better and a worse answer"))
     return [f"{paint(f'{name:12}', _BOLD)} {_line(text)}" for name, text in lines]
 
 
@@ -188,6 +199,8 @@ def row_lines(
             boundary = f"---- boundary at position {part.start}: attention and positions begin anew"
             yield paint(f"  {boundary}, the label before it is dropped", _DIM)
         document = name_of(data.prepared, name, part)
+        if document != FILLED and hasattr(stream, "of_worse"):
+            document += f", {('better', 'worse')[stream.of_worse[part.document]]} answer"
         last = part.offset + part.stop - part.start - 1
         where = f"tokens {part.offset:,} to {last:,} of 0 to {part.length - 1:,}"
         yield "  " + paint(_line(f"{document}, {where}"), f"{_BOLD};{color}")
@@ -235,15 +248,16 @@ def show(settings: dict[str, str], paint: Paint) -> Iterator[str]:
     rows = choose_rows(settings.get("rows", ""), planned.rows)
     windows = order.windows(step)
     isolated = planned.phase.isolate_documents
-    labels = assemble(data.streams, windows, isolated)["labels"]
-    dropped = (labels == IGNORE_INDEX).sum(dim=1).tolist()
+    read = assemble(data.streams, windows, isolated)
+    dropped = (read["labels"] == IGNORE_INDEX).sum(dim=1).tolist()
+    pairs = int((read["parts"] >= 0).sum()) if "parts" in read else None
     kept = {name: int((windows.source == i).sum()) for i, name in enumerate(order.names)}
     if source := settings.get("source"):
         if source not in planned.phase.mixture:
             known = ", ".join(planned.phase.mixture)
             raise ConfigError(f"source={source} is not in phase {planned.phase.name}: {known}")
         rows = [row for row in rows if order.names[windows.source[row]] == source]
-    yield from head(data, step, kept, sum(dropped), paint)
+    yield from head(data, step, kept, sum(dropped), paint, pairs)
     decode = Tokenizer.from_file(str(data.prepared.tokenizer_path)).decode
     shown = rows if settings.get("rows") else rows[:_FIRST_ROWS]
     for row in shown:

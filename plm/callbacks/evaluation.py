@@ -105,7 +105,7 @@ class Evaluation(pl.Callback):
             end_of_text=job.prepared.end_of_text,
             rope_theta=stage.rope_theta,
             run=self.run_dir,
-            meta={"fingerprint": job.prepared.fingerprint},
+            meta={"fingerprint": job.prepared.fingerprint, **job.told_of_pairs()},
             chat_template=job.chat_template,
         )
         plugin = trainer.precision_plugin

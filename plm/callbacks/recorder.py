@@ -117,7 +117,7 @@ class Recorder(pl.Callback):
 
     def _write(self, trainer: pl.Trainer, stage: Any, batch: Batch) -> None:
         means = stage.sums.means()
-        self.loss = means.pop("cross_entropy", float("nan"))
+        self.loss = means.pop(stage.main_loss, float("nan"))
         seconds = self._seconds + self._before
         self.speed["tokens"] += self._tokens
         self.speed["seconds"] += seconds
@@ -136,7 +136,7 @@ class Recorder(pl.Callback):
             "elapsed_s": self.elapsed + time.perf_counter() - self._started,
             "bad_steps": stage.bad_steps,
         }
-        row |= {f"aux/{name}": value for name, value in means.items()}
+        row |= {n if "/" in n else f"aux/{n}": value for n, value in means.items()}
         row |= {f"sparsity/{layer}": float(value) for layer, value in self._zeros.items()}
         row |= {f"mix/{name}": n for name, n in self.order.cursors(stage.step).items()}
         row |= stage.row

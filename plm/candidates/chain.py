@@ -40,9 +40,9 @@ def chain(
         Of each question its answers, chain by chain. A chain ends early where the prompt with the
         answer shown leaves no room.
     Raises:
-        ConfigError: a number that gives nothing.
+        ConfigError: a number that gives nothing, or is out of its range.
     """
-    check(answers=answers, turns=turns, max_new_tokens=max_new_tokens)
+    check(answers=answers, max_new_tokens=max_new_tokens, temperature=temperature, turns=turns)
     sampling = Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
     prompts = [subject.prompt(question, question) for question in questions]
     firsts = asked(subject, prompts, seeds, sampling, group=answers)
@@ -60,14 +60,14 @@ def chain(
         for key, found in zip(going, asked(subject, prompts, own, sampling), strict=True):
             for said in found:
                 chains[key].append(Answer(said.text, turn, key[1], said.tokens, said.cut))
-    return [_in_a_row(chains, index) for index in range(len(questions))]
+    return _in_rows(chains, len(questions))
 
 
-def _in_a_row(chains: dict[tuple[int, int], list[Answer]], index: int) -> list[Answer]:
-    found: list[Answer] = []
-    for key, of_chain in chains.items():
-        if key[0] == index:
-            for answer in of_chain:
-                answer.shown = len(found) - 1 if answer.turn else None
-                found.append(answer)
+def _in_rows(chains: dict[tuple[int, int], list[Answer]], questions: int) -> list[list[Answer]]:
+    """Of each question its chains' answers, each with the place of the one that it was shown."""
+    found: list[list[Answer]] = [[] for _ in range(questions)]
+    for (index, _), of_chain in chains.items():
+        for answer in of_chain:
+            answer.shown = len(found[index]) - 1 if answer.turn else None
+            found[index].append(answer)
     return found

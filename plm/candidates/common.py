@@ -1,4 +1,4 @@
-"""What the ways of sampling candidates share: their settings, and answering many prompts at once."""
+"""What the ways of sampling candidates share: their settings, and answering many prompts."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,11 +16,12 @@ class Said(NamedTuple):
     cut: bool
 
 
-def check(*, answers: int, turns: int, max_new_tokens: int) -> None:
+def check(*, answers: int, max_new_tokens: int, temperature: float, turns: int = 0) -> None:
     """Refuse numbers that give nothing.
 
     Raises:
-        ConfigError: the key, what came, and the rule.
+        ConfigError: a number that is not whole or too small, or several answers to a question that
+            could only be the same one.
     """
     for name, value, least in (
         ("answers", answers, 1),
@@ -29,6 +30,11 @@ def check(*, answers: int, turns: int, max_new_tokens: int) -> None:
     ):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f"candidates.{name}={value} must be a whole number from {least} on")
+    if answers > 1 and temperature == 0:
+        raise ConfigError(
+            f"candidates.answers={answers} at candidates.temperature=0 would be one answer so many "
+            "times; set temperature=1.0, say, or answers=1"
+        )
 
 
 def asked(

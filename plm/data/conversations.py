@@ -70,8 +70,7 @@ class Conversation:
             held["tools"] = self.tools
         if self.given:
             held["given"] = self.given
-        text = json.dumps(held, ensure_ascii=False)
-        return re.sub(r"\\(.)", lambda found: _WHITE.get(found[1], found[0]), text)
+        return as_text(held)
 
     @classmethod
     def from_text(cls, text: str) -> "Conversation":
@@ -80,13 +79,28 @@ class Conversation:
         Raises:
             BadConversation: it is neither, perhaps since a step has cut it.
         """
-        try:
-            held = json.loads(text, strict=False)
-        except (ValueError, RecursionError) as error:
-            raise BadConversation("not JSON", f"not JSON, or cut by a step: {error}") from error
+        held = from_text(text)
         talk = parse({"messages": held} if isinstance(held, list) else held, "messages")
         given = held.get("given", 0) if isinstance(held, dict) else 0
         return replace(talk, given=given if isinstance(given, int) else 0)
+
+
+def as_text(held: Mapping[str, Any]) -> str:
+    """JSON in which line breaks and tabs stand as they are."""
+    text = json.dumps(held, ensure_ascii=False)
+    return re.sub(r"\\(.)", lambda found: _WHITE.get(found[1], found[0]), text)
+
+
+def from_text(text: str) -> Any:
+    """What `as_text` was given.
+
+    Raises:
+        BadConversation: it is not JSON, perhaps since a step has cut it.
+    """
+    try:
+        return json.loads(text, strict=False)
+    except (ValueError, RecursionError) as error:
+        raise BadConversation("not JSON", f"not JSON, or cut by a step: {error}") from error
 
 
 def said(text: str) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from plm.data import conversations, pairs
 from plm.data import tokenizer as bpe
-from plm.data.conversations import said
 from plm.data.documents import disk_errors
 from plm.data.indexed import IndexedDataset, IndexedWriter, token_dtype
 from plm.data.pool import ordered, portions
@@ -20,6 +20,7 @@ from plm.data.textstore import Entry, TextFile, TextStore, opened, read_texts
 
 _PORTION = 1_000_000
 _SEGMENT = 100_000
+_SAID = {"conversation": conversations.said, "pair": pairs.said}
 
 Progress = Callable[[str, int, int | None], None]
 
@@ -32,7 +33,7 @@ def shuffled(entries: list[Entry], seed: int, salt: str) -> list[Entry]:
 
 
 def train_tokenizer(
-    samples: list[tuple[Path, list[Entry], int, bool]],
+    samples: list[tuple[Path, list[Entry], int, str]],
     vocab_size: int,
     special_tokens: list[str],
     pre_tokenizer: str,
@@ -42,15 +43,15 @@ def train_tokenizer(
 
     Args:
         samples: text store's file, entries in the order to take them, characters to take, and
-            whether they are conversations, of which only what is said counts.
+            what they are: document, conversation or pair; of the latter only what is said counts.
         vocab_size, special_tokens, pre_tokenizer: of the tokenizer.
         target: where tokenizer.json is written.
     """
 
     def texts() -> Iterator[str]:
-        for path, entries, budget, talks in samples:
+        for path, entries, budget, kind in samples:
             found = read_texts(path, entries)
-            yield from bpe.cut(map(said, found) if talks else found, budget)
+            yield from bpe.cut(map(_SAID[kind], found) if kind in _SAID else found, budget)
 
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"

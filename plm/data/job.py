@@ -1,10 +1,10 @@
 """One preparation, from start to end, into an empty folder."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from plm.data.manifest import (
     dropped,
     nothing_left,
     told_of_source,
+    told_of_templates,
     write_manifest,
 )
 from plm.data.packing import write_packing
+from plm.data.pair_shards import write_pairs
 from plm.data.pool import pool
 from plm.data.prepared import MANIFEST, SPLITS, TOKEN_BYTES, TOKENIZER
 from plm.data.recipe import PATH_MARK, Recipe
@@ -66,20 +68,26 @@ class Job:
         for name, source in self.recipe.sources.items():
             for prefix in source.shards.values():
                 IndexedDataset(prefix)
-            self._check_conversations(name)
+            self._check_rendered(name)
+        told_of_templates(self.recipe, self.origins)
         if not self.recipe.tokenizer.adopted:
             bpe.check_size(self.vocab_size, self.recipe.tokenizer.special_tokens)
             weights = {n: s.tokenizer_weight for n, s in self.recipe.sources.items() if s.origin}
             bpe.sample(dict.fromkeys(weights, 1), weights, 1)
 
-    def _check_conversations(self, name: str) -> None:
+    def _check_rendered(self, name: str) -> None:
         source = self.recipe.sources[name]
-        holds = name in self.origins and self.origins[name].facts.get("conversations")
+        facts = self.origins[name].facts if name in self.origins else {}
         read_as_text = any(str(s["_target_"]).endswith(".chat") for s in source.steps)
-        if holds and not (source.conversations or read_as_text):
+        if facts.get("conversations") and not (source.conversations or read_as_text):
             raise ConfigError(
                 f"sources.{name}: its origin gives conversations; say `conversations: true` to "
                 "train on the assistant's words, or add the step chat to read them as text"
+            )
+        if facts.get("pairs") and not source.pairs:
+            raise ConfigError(
+                f"sources.{name}: its origin gives pairs; say `pairs: true`, or take "
+                "plm.data.sources.pairs.refinements to train on the better answers alone"
             )
 
     @contextmanager
@@ -157,11 +165,13 @@ class Job:
                 "revision": source.revision,
                 **about[name],
             }
-            if source.pack or source.conversations:
+            if source.pairs:
+                sources[name]["pairs"] = True
+            if source.pack or source.rendered:
                 documents = counts[name]["train"].get("range")
                 prefix = self.folder / f"{name}-train"
                 sources[name]["packing"] = write_packing(prefix, self.block_tokens, documents)
-            if source.conversations:
+            if source.rendered:
                 prefix = self.folder / f"{name}-val"
                 sources[name]["val_packing"] = write_packing(prefix, self.block_tokens)
                 self._check_windows(name, sources[name])
@@ -175,26 +185,20 @@ class Job:
                 "end_of_text": bpe.end_of_text(self.recipe.tokenizer, tokenizer),
                 "block_tokens": self.block_tokens,
                 "seed": self.seed,
-                **self._told_of_template(),
+                **told_of_templates(self.recipe, self.origins),
                 "sources": sources,
                 "seconds": self.seconds,
                 "key": self.key,
             },
         )
 
-    def _told_of_template(self) -> dict[str, Any]:
-        template = self.recipe.template
-        if template is None:
-            return {}
-        mark = hashlib.sha256(template.encode()).hexdigest()
-        return {"chat_template": template, "chat_template_sha256": mark}
-
     def _check_windows(self, name: str, about: dict[str, Any]) -> None:
+        what = "parts of pairs" if self.recipe.sources[name].pairs else "conversations"
         for part, key, least in (("train", "packing", 2), ("val", "val_packing", 1)):
             if (windows := about[key]["windows"]) < least:
                 raise DataError(
-                    f"source {name} is too small: {about[part]['documents']} conversations in "
-                    f"{part} fill {windows} windows of block_tokens={self.block_tokens}, it needs "
+                    f"source {name} is too small: {about[part]['documents']} {what} in {part} fill"
+                    f" {windows} windows of block_tokens={self.block_tokens}, it needs "
                     f"{least}; give it more, a larger split.val_share or a smaller block_tokens"
                     + dropped(about["steps"], self._root(name))
                 )
@@ -216,15 +220,13 @@ class Job:
         by_group = {
             name: store
             for name, store in stores.items()
-            # A conversation is never cut in two.
-            if self.recipe.sources[name].conversations
-            or split.resolve(settings[name], store) == "group"
+            # A conversation or pair is never cut in two.
+            if self.recipe.sources[name].rendered or split.resolve(settings[name], store) == "group"
         }
         held: set[str] = set()
         if by_group:
             for name, store in by_group.items():
-                talks = self.recipe.sources[name].conversations
-                split.check_groups(name, store.entries, self._root(name), talks)
+                split.check_groups(name, store.entries, self._root(name), self._kind(name))
             sizes = {name: split.group_sizes(store.entries) for name, store in by_group.items()}
             goals = {name: settings[name].val_share for name in by_group}
             held = split.validation_groups(sizes, goals, self.seed)
@@ -276,7 +278,7 @@ class Job:
 
     def _samples(
         self, stores: dict[str, TextStore], entries: dict[str, dict[str, list[Entry]]]
-    ) -> list[tuple[Path, list[Entry], int, bool]]:
+    ) -> list[tuple[Path, list[Entry], int, str]]:
         sizes = {n: sum(e.length for e in parts["train"]) for n, parts in entries.items()}
         weights = {n: source.tokenizer_weight for n, source in self.recipe.sources.items()}
         budgets = bpe.sample(sizes, weights, self.recipe.tokenizer.sample_bytes)
@@ -288,8 +290,7 @@ class Job:
                     break
                 chosen.append(entry)
                 left -= entry.length
-            talks = self.recipe.sources[name].conversations
-            samples.append((store.path, chosen, budgets[name], talks))
+            samples.append((store.path, chosen, budgets[name], self._kind(name)))
         return samples
 
     def _encode(
@@ -311,16 +312,26 @@ class Job:
             counts[name] = {}
             for part in SPLITS:
                 where = entries[name][part], self.folder / f"{name}-{part}"
-                if self.recipe.sources[name].conversations:
+                if self.recipe.sources[name].rendered:
                     chat = self._chat_coding(name, end_of_text)
-                    counts[name][part], tally = write_conversations(
-                        store, *where, chat, executor, ahead, add
-                    )
+                    write = self._write_rendered(name)
+                    counts[name][part], tally = write(store, *where, chat, executor, ahead, add)
                     tallies[name].setdefault("encoding", Tally()).add(tally)
                     continue
                 counts[name][part] = encode.write_shard(store, *where, coding, executor, ahead, add)
                 self._check_size(name, part, counts[name][part]["tokens"])
         return counts
+
+    def _write_rendered(self, name: str) -> Callable[..., tuple[dict[str, int], Tally]]:
+        if not self.recipe.sources[name].pairs:
+            return write_conversations
+        text = self.recipe.refinement_text
+        return partial(write_pairs, shown=self.recipe.shown, template=text)
+
+    def _kind(self, name: str) -> str:
+        """What the documents of a source are."""
+        source = self.recipe.sources[name]
+        return "pair" if source.pairs else "conversation" if source.conversations else "document"
 
     def _chat_coding(self, name: str, end_of_text: str) -> ChatCoding:
         source = self.recipe.sources[name]
@@ -342,7 +353,7 @@ class Job:
     def _check_template(self, executor: Executor) -> None:
         """Before hours of reading, where the tokenizer is there already."""
         path = self.folder / TOKENIZER
-        names = [name for name, source in self.recipe.sources.items() if source.conversations]
+        names = [name for name, source in self.recipe.sources.items() if source.rendered]
         if names and path.is_file():
             end = bpe.end_of_text(self.recipe.tokenizer, bpe.load(path))
             executor.submit(check_template, self._chat_coding(names[0], end)).result()

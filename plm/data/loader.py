@@ -14,13 +14,15 @@ from plm.errors import ConfigError
 from plm.phases import PlannedPhase
 
 _ROWS_AHEAD = 16_384
+_EXTRAS = ("parts", "shown")
 
 
 class Stream(Protocol):
     """A source's concatenated documents.
 
     One that fills windows up also has `filled(offsets [n], size) -> bool [n, size]`: which places
-    hold no text.
+    hold no text. One of pairs also has `extras(offsets [n]) -> {name: [n, P]}` and `most_parts`, P,
+    see plm.data.pair_stream.
     """
 
     doc_starts: np.ndarray
@@ -38,7 +40,9 @@ def assemble(streams: list[Stream], windows: Windows, isolate: bool) -> dict[str
         isolate: number the documents, restart positions, drop labels that cross into another one.
     Returns:
         tokens, labels, positions [n, T] int64, and doc_ids [n, T] int64 if isolate. Labels of
-        places that a source marks as filled up are dropped, too.
+        places that a source marks as filled up are dropped, too. Where there are pairs also parts
+        and shown [n, P] int64, -1 behind a row's last part, P the most parts of any row of any
+        source.
     """
     rows, seq_len = len(windows.offset), windows.seq_len
     text = np.empty((rows, seq_len + 1), dtype=np.int64)
@@ -60,7 +64,22 @@ def assemble(streams: list[Stream], windows: Windows, isolate: bool) -> dict[str
         found |= _isolated(np.concatenate(begins, axis=1), labels)
     else:
         found["positions"] = _counting(rows, seq_len)
+    if any(hasattr(stream, "extras") for stream in streams):
+        found |= _extras(streams, windows)
     return {name: torch.from_numpy(value) for name, value in found.items()}
+
+
+def _extras(streams: list[Stream], windows: Windows) -> dict[str, np.ndarray]:
+    width = max(getattr(stream, "most_parts", 0) for stream in streams)
+    shape = len(windows.offset), width
+    found = {name: np.full(shape, -1, dtype=np.int64) for name in _EXTRAS}
+    for number in np.unique(windows.source):
+        if not hasattr(streams[number], "extras"):
+            continue
+        chosen = np.flatnonzero(windows.source == number)
+        for name, values in streams[number].extras(windows.offset[chosen]).items():
+            found[name][chosen, : values.shape[1]] = values
+    return found
 
 
 @lru_cache(maxsize=8)
@@ -104,7 +123,9 @@ def _isolated(starts: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _kept(found: dict[str, torch.Tensor], streams: list[Stream]) -> int:
-    """Labels that take part."""
+    """Labels that take part; of pairs their parts."""
+    if "parts" in found:
+        return int((found["parts"] >= 0).sum())
     labels = found["labels"]
     if "doc_ids" not in found and not any(hasattr(stream, "filled") for stream in streams):
         return labels.numel()
@@ -133,7 +154,8 @@ class Batches(IterableDataset):
         rank, world_size: which share of each global batch is read.
         start_step, end_step: steps [start_step, end_step).
     Raises:
-        ConfigError: a global batch does not divide over the ranks.
+        ConfigError: a global batch does not divide over the ranks, or pairs are mixed with other
+            sources.
     """
 
     def __init__(
@@ -157,6 +179,7 @@ class Batches(IterableDataset):
                     f"a step, which {world_size} processes cannot share evenly; "
                     f"use a multiple of {world_size * planned.phase.seq_len}"
                 )
+        _check_alike(order, streams)
         self.order, self.streams, self.micro = order, streams, micro_batch_size
         self.rank, self.world_size = rank, world_size
         self._ahead: tuple[int, int, Windows] | None = None
@@ -195,6 +218,7 @@ class Batches(IterableDataset):
         windows = self._windows(step, planned, share)
         whole = assemble(self.streams, windows, planned.phase.isolate_documents)
         kept = _kept(whole, self.streams)
+        extras = {name: whole.pop(name) for name in _EXTRAS if name in whole}
         source = torch.from_numpy(windows.source)
         for low in range(0, share, self.micro):
             part = slice(low, min(low + self.micro, share))
@@ -212,4 +236,16 @@ class Batches(IterableDataset):
                 last=low + self.micro >= share,
                 phase=planned.phase.name,
                 source_ids=source[part],
+                extras={name: values[part] for name, values in extras.items()},
             )
+
+
+def _check_alike(order: Order, streams: list[Stream]) -> None:
+    pairs = [n for n, s in zip(order.names, streams, strict=True) if hasattr(s, "extras")]
+    others = [name for name in order.names if name not in pairs]
+    if pairs and others:
+        raise ConfigError(
+            f"phases: pairs ({', '.join(pairs)}) are mixed with other sources "
+            f"({', '.join(others)}), and a loss is over the one or the other; leave the others out "
+            "of every mixture, or train on them in a run of their own"
+        )

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plm.data.documents import Origin, place
+from plm.data.pairs import SHOWN
 from plm.data.prepared import MANIFEST, TOKENIZER, digest_of
 from plm.data.recipe import Recipe
 from plm.data.split import Leak
 from plm.data.tally import Tallies
 from plm.data.textstore import Entry
+from plm.errors import ConfigError
 
 PASSING = (".text", ".read", ".journal", ".partial")
 """Ends of the names of files that only the work needs."""
@@ -42,6 +44,35 @@ def told_of_source(
         "val_groups": sorted(groups)[:_LISTED_GROUPS],
         "n_val_groups": len(groups),
     }
+
+
+def told_of_templates(recipe: Recipe, origins: dict[str, Origin]) -> dict[str, Any]:
+    """The chat template, and how and to which prompts answers are shown; what of it there is.
+
+    Raises:
+        ConfigError: answers are shown in several ways.
+    """
+    found: dict[str, Any] = {}
+    if (template := recipe.template) is not None:
+        found["chat_template"], found["chat_template_sha256"] = template, _sha256(template)
+    facts = [origin.facts for origin in origins.values()]
+    shown = {kind for of in facts for kind in of.get("shown", ())}
+    shown |= set(recipe.shown if recipe.pairs else ())
+    if shown:
+        found["shown"] = [kind for kind in SHOWN if kind in shown]
+    texts = {recipe.refinement_text, *(of.get("refinement") for of in facts)} - {None}
+    if len(texts) > 1:
+        raise ConfigError(
+            f"recipe {recipe.name}: its sources show answers with {len(texts)} templates, and a "
+            "checkpoint knows one; give all the same template, or name one as data.refinement"
+        )
+    for text in texts:
+        found["refinement"], found["refinement_sha256"] = text, _sha256(text)
+    return found
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def nothing_left(name: str, origin: Origin, tallies: Tallies) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from plm.config import locate
+from plm.data.pairs import check_shown
 from plm.data.prepare import is_prepared, prepare
 from plm.data.prepared import Prepared
 from plm.data.recipe import BAD_ROWS, TOO_LONG, Recipe, load_recipe, with_tokenizer
 from plm.errors import ConfigError
+from plm.rounds.template import Template
 
 Tell = Callable[[str, int, int | None], None]
 
@@ -20,7 +22,7 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
 
     Args:
         settings: recipe, path, dir, vocab_size, block_tokens, seed and workers; perhaps tokenizer,
-            chat_template, bad_rows and too_long.
+            chat_template, bad_rows, too_long, refinement and shown.
         rank: only rank 0 shows its progress.
         progress: told of each part of the preparation.
     Raises:
@@ -41,7 +43,8 @@ def open_data(settings: Mapping[str, Any], rank: int = 0, progress: Tell | None 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """The recipe that the node `data` names, with what the node says in the recipe's place.
 
-    That is its tokenizer, chat template, and what becomes of bad rows and long conversations.
+    That is its tokenizer, chat template, what becomes of bad rows and of what is too long, and how
+    and to which prompts of pairs an answer is shown.
 
     Raises:
         ConfigError: the tokenizer or the template is not there, or a setting has no effect.
@@ -55,6 +58,9 @@ def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     for key, choices in (("bad_rows", BAD_ROWS), ("too_long", TOO_LONG)):
         if settings.get(key) is not None:
             recipe = _with_rows(recipe, key, settings[key], choices)
+    refinement, shown = settings.get("refinement"), settings.get("shown")
+    if refinement is not None or shown is not None:
+        recipe = _with_shown(recipe, refinement, shown)
     new = settings.get("new_tokens") or []
     if not named:
         if new:
@@ -102,7 +108,7 @@ def with_template(recipe: Recipe, named: str, tokenizer: str | None = None) -> R
 
 
 def _with_rows(recipe: Recipe, key: str, value: Any, choices: tuple[str, ...]) -> Recipe:
-    """The recipe with another `bad_rows` or `too_long` for all of its conversations.
+    """The recipe with another `bad_rows` or `too_long` for all of its conversations and pairs.
 
     Those that it makes itself have no bad_rows: what cannot be trained on there is left out.
     """
@@ -112,9 +118,11 @@ def _with_rows(recipe: Recipe, key: str, value: Any, choices: tuple[str, ...]) -
     for name, source in recipe.sources.items():
         target = source.origin.get("_target_")
         takes = key == "too_long" or (target and key in signature(locate(target)).parameters)
-        if not (source.conversations and takes):
+        if not (source.rendered and takes):
             continue
         found = True
+        if source.pairs and value == "cut":
+            raise ConfigError("data.too_long=cut: a pair is never cut; use skip or error")
         # What the recipe says anyway needs no other data.
         if getattr(source, key) != value:
             change = (
@@ -124,10 +132,39 @@ def _with_rows(recipe: Recipe, key: str, value: Any, choices: tuple[str, ...]) -
             content[name] = {**content[name], **change}
     if not found:
         raise ConfigError(
-            f"data.{key}={value} has no effect: recipe {recipe.name} reads no conversations; set "
-            "data.path, or leave it out"
+            f"data.{key}={value} has no effect: recipe {recipe.name} reads no conversations or "
+            "pairs; set data.path, or leave it out"
         )
     return replace(recipe, sources=sources, content={**recipe.content, "sources": content})
+
+
+def _with_shown(recipe: Recipe, refinement: Any, shown: Any) -> Recipe:
+    """The recipe with another way to show answers in prompts, or other prompts that show them."""
+    change: dict[str, Any] = {}
+    if refinement is not None:
+        change["refinement"] = Template(refinement).text
+    if shown is not None:
+        change["shown"] = check_shown(shown, "data.shown")
+    sources, content, found = dict(recipe.sources), dict(recipe.content["sources"]), recipe.pairs
+    of_origin = {"refinement": "template", "shown": "shown"}
+    for name, source in recipe.sources.items():
+        target = source.origin.get("_target_")
+        takes = signature(locate(target)).parameters if target else {}
+        if not set(of_origin.values()) <= set(takes):
+            continue
+        found = True
+        origin = {**source.origin, **{of_origin[key]: value for key, value in change.items()}}
+        origin |= {"shown": list(change["shown"])} if shown is not None else {}
+        sources[name] = replace(source, origin=origin)
+        content[name] = {**content[name], "origin": origin}
+    if not found:
+        key = "refinement" if shown is None else "shown"
+        raise ConfigError(
+            f"data.{key} has no effect: recipe {recipe.name} reads no pairs; name one that does, "
+            "such as pairs or refinements, or leave it out"
+        )
+    content = {**recipe.content, "sources": content}
+    return replace(recipe, sources=sources, content=content, **change)
 
 
 def find_data(settings: Mapping[str, Any]) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from plm.data.conversation_shards import TARGET
 from plm.data.documents import disk_errors
 from plm.data.indexed import IndexedDataset
 
@@ -93,8 +94,8 @@ class PackedStream:
     Args:
         data: the dataset.
         size: of a window.
-        targets: as many tokens as data, 0 for those that nothing is to be learnt from; None: all
-            are learnt.
+        targets: as many bytes as data has tokens, the lowest bit 0 for those that nothing is to be
+            learnt from; None: all are learnt.
 
     Attributes:
         n_tokens: places of all windows, and one behind them.
@@ -102,6 +103,7 @@ class PackedStream:
             behind the last window.
         n_docs: d.
         documents: [d] int64, which document of the dataset begins there; -1 for filled places.
+        n_windows, size: number of windows, and places of each.
     """
 
     def __init__(
@@ -124,9 +126,10 @@ class PackedStream:
         fill = open_ * size + self._used[open_]
         begins = np.concatenate([starts, fill])
         order = np.argsort(begins, kind="stable")
-        self._starts = starts
-        self.doc_starts = np.append(begins[order], self.n_tokens - 1)
-        self.documents = np.concatenate([self._order, np.full(len(fill), -1)])[order]
+        self._starts, self._fill = starts, fill
+        self._begins = np.append(begins[order], self.n_tokens - 1)
+        self._held = np.concatenate([self._order, np.full(len(fill), -1)])[order]
+        self.doc_starts, self.documents = self._begins, self._held
         self.n_docs = len(self.documents)
         self._end = data.tokens(data.n_tokens - 1, 1)[0]
 
@@ -162,7 +165,7 @@ class PackedStream:
         if self.targets is None:
             return empty
         text = at[~empty]
-        part = np.searchsorted(self.doc_starts, text, side="right") - 1
-        place = self.data.doc_starts[self.documents[part]] + text - self.doc_starts[part]
-        empty[~empty] = self.targets.gather(place) == 0
+        part = np.searchsorted(self._begins, text, side="right") - 1
+        place = self.data.doc_starts[self._held[part]] + text - self._begins[part]
+        empty[~empty] = self.targets.gather(place) & TARGET == 0
         return empty

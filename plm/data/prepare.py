@@ -21,14 +21,18 @@ from plm.data.prepared import MANIFEST, Prepared
 from plm.data.recipe import PATH_MARK, Recipe, Source
 from plm.data.sources.files import KINDS, TABLES, list_files
 from plm.errors import ConfigError, DataError, PlmError, Unfinished
+from plm.rounds.template import DEFAULT
 
 _HERE = Path(__file__).resolve().parent
 _CHAT = _HERE.parent / "formats" / "chat.py"
-_IMPORT = re.compile(r"^from plm\.(data\.sources|data\.steps|formats)\.(\w+) import ", re.MULTILINE)
+_TEMPLATE = _HERE.parent / "rounds" / "template.py"
+_IMPORT = re.compile(
+    r"^from plm\.(data\.sources|data\.steps|formats|rounds)\.(\w+) import ", re.MULTILINE
+)
 _DECIDING = (
     "documents", "clean", "split", "textstore", "tokenizer", "adopt", "encode", "indexed",
     "packing", "shards", "signatures", "pool", "journal", "job", "manifest", "tally",
-    "conversations", "conversation_shards",
+    "conversations", "conversation_shards", "pairs", "pair_shards",
 )  # fmt: skip
 
 
@@ -158,10 +162,12 @@ def _key(
     for name, source in recipe.content["sources"].items():
         # What a set is said to hold changes no shard.
         content["sources"][name] = {k: v for k, v in source.items() if k != "published_tokens"}
-    template = recipe.template
+    template, refinement = recipe.template, recipe.refinement_text
     return {
         "recipe": content,
         **({"chat_template": template} if template is not None else {}),
+        **({"shown": list(recipe.shown)} if recipe.pairs else {}),
+        **({"refinement": refinement} if refinement is not None else {}),
         "tokenizer": recipe.tokenizer.content_mark(),
         "versions": installed_versions(recipe),
         "code": _code_hash(recipe),
@@ -175,7 +181,7 @@ def _key(
 def _kinds(recipe: Recipe) -> tuple[str, ...]:
     """Kinds of files that are read under the path that the user gives."""
     reading = [s for s in recipe.sources.values() if PATH_MARK in str(s.origin)]
-    return TABLES if all(source.conversations for source in reading) else KINDS
+    return TABLES if all(source.rendered for source in reading) else KINDS
 
 
 def _paths(source: Source) -> Iterator[str]:
@@ -238,6 +244,8 @@ def _code_hash(recipe: Recipe) -> str:
     ]
     if recipe.template is not None:
         waiting.append(_CHAT)
+    if recipe.pairs:
+        waiting.append(_TEMPLATE)
     while waiting:
         file = waiting.pop()
         if file not in files:
@@ -247,6 +255,9 @@ def _code_hash(recipe: Recipe) -> str:
                 waiting.append(_HERE.parent.joinpath(*folder.split("."), f"{name}.py"))
     if _CHAT in files:
         files.add(_CHAT.with_name("chatml.jinja"))
+    if _TEMPLATE in files:
+        # The text that an origin shows answers with where none is named.
+        files.add(DEFAULT)
     total = hashlib.sha256()
     for file in sorted(files):
         total.update(file.name.encode() + file.read_bytes())

@@ -11,6 +11,7 @@ import numpy as np
 from plm.data.conversation_shards import MASK
 from plm.data.indexed import IndexedDataset
 from plm.data.packing import PackedStream
+from plm.data.pair_stream import PairStream
 from plm.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -34,8 +35,11 @@ class Prepared:
         streams: by name, what training reads: the train split, or its packed windows.
         held_out: by name, what evaluation reads: the val split, or its packed windows.
         packed: names of the sources with packed windows.
-        conversations: names of the sources with conversations, whose streams mark as filled, too,
-            what the assistant does not say.
+        conversations: names of the sources with conversations or pairs, whose streams mark as
+            filled, too, what the assistant does not say.
+        pairs: names of those with pairs.
+        refinement: text of the template that shows an answer; None: none is shown.
+        shown: what pairs' prompts show, of plm.data.pairs.SHOWN; None: there are none.
         chat_template: Jinja that these were rendered with; None: there are none.
         token_bytes: [vocab_size] int32, bytes of text an id stands for; 0 for special and unused.
 
@@ -73,6 +77,9 @@ class Prepared:
         self.conversations = [
             n for n, s in self.manifest["sources"].items() if s.get("val_packing")
         ]
+        self.pairs = [n for n, s in self.manifest["sources"].items() if s.get("pairs")]
+        self.refinement: str | None = self.manifest.get("refinement")
+        self.shown: list[str] | None = self.manifest.get("shown")
         self.streams = {name: self._stream(name, "train") for name in self.sources}
         self.held_out = {name: self._stream(name, "val") for name in self.sources}
         self.token_bytes = np.load(self.folder / TOKEN_BYTES)
@@ -85,6 +92,8 @@ class Prepared:
         if talks:
             prefix = self.prefix(name, split)
             targets = IndexedDataset(prefix.with_name(prefix.name + MASK))
+            if name in self.pairs:
+                return PairStream(data, self.block_tokens, targets)
         return PackedStream(data, self.block_tokens, targets)
 
     def _check_files(self) -> None:

@@ -1,6 +1,5 @@
 """A recipe: which raw text, how it is cleaned, split and tokenised. One YAML a recipe."""
 
-import hashlib
 import inspect
 import re
 from collections.abc import Sequence
@@ -12,9 +11,11 @@ from typing import Any
 import yaml
 
 from plm.config import check_targets, locate
+from plm.data.pairs import SHOWN
 from plm.data.shards import check_shards
-from plm.data.tokenizer import PATTERNS
+from plm.data.tokenizer_settings import TokenizerSettings, check_tokenizer
 from plm.errors import ConfigError
+from plm.rounds.template import default_text
 
 RECIPES = Path(__file__).resolve().parents[2] / "data_recipes"
 PATH_MARK = "$path"
@@ -25,9 +26,9 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 SPLITS = ("group", "pieces", "auto")
 BAD_ROWS = ("skip", "error")
-"""What may become of a row that is no conversation, or cannot be trained on."""
+"""What may become of a row that is no conversation or pair, or cannot be trained on."""
 TOO_LONG = ("skip", "error", "cut")
-"""What may become of a conversation that is longer than a block."""
+"""What may become of a conversation that is longer than a block; a pair is never cut."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,10 @@ class Source:
         conversations: the documents are conversations (see plm.data.conversations), which are
             rendered with the chat template, packed whole, and trained on where the assistant
             speaks.
-        too_long: what becomes of a conversation of more than block_tokens: skip, error or cut.
+        pairs: the documents are pairs of a better and a worse answer (see plm.data.pairs), rendered
+            and packed likewise.
+        too_long: what becomes of a conversation of more than block_tokens: skip, error or cut; of a
+            pair with a part of more: skip or error.
         published_tokens: size of the whole set as its makers give it, for plans; None: not known.
     """
 
@@ -78,55 +82,19 @@ class Source:
     tokenizer_weight: float = 1.0
     pack: bool = False
     conversations: bool = False
+    pairs: bool = False
     too_long: str = "skip"
     published_tokens: int | None = None
 
     @property
-    def bad_rows(self) -> str:
-        """What becomes of conversations that cannot be trained on, as its origin says: skip, or
-        error."""
-        return self.origin.get("bad_rows", "skip")
-
-
-@dataclass(frozen=True)
-class TokenizerSettings:
-    """The tokenizer: trained on the recipe's train split, or an existing one (`file`, `hub`).
-
-    Attributes:
-        kind: byte_level_bpe.
-        pre_tokenizer: how a tokenizer that is trained splits text: qwen2, gpt2 or llama3.
-        special_tokens: of a tokenizer that is trained, in the order of their ids, from 0.
-        sample_bytes: how much text it is trained on at most.
-        file: an existing tokenizer.json; a relative path is meant from the recipe's folder.
-        hub: an existing tokenizer's name on the Hugging Face Hub, or a folder of that form.
-        revision: of hub, a commit where figures are to be repeated.
-        end_of_text: the special token that ends a document; None: the first special token.
-        new_tokens: special tokens to add behind those of an existing tokenizer.
-    """
-
-    kind: str = "byte_level_bpe"
-    pre_tokenizer: str = "qwen2"
-    special_tokens: list[str] = field(
-        default_factory=lambda: ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    )
-    sample_bytes: int = 8_000_000
-    file: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    end_of_text: str | None = None
-    new_tokens: list[str] = field(default_factory=list)
+    def rendered(self) -> bool:
+        """Whether the chat template makes tokens of it: it holds conversations, or pairs."""
+        return self.conversations or self.pairs
 
     @property
-    def adopted(self) -> bool:
-        """Whether an existing tokenizer takes the place of training one."""
-        return bool(self.file or self.hub)
-
-    def content_mark(self) -> str | None:
-        """sha256, hex, of an existing tokenizer on this machine; None: the settings say it all."""
-        path = Path(self.file) if self.file else Path(self.hub or "") / "tokenizer.json"
-        if not self.adopted or not path.is_file():
-            return None
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+    def bad_rows(self) -> str:
+        """What becomes of rows that cannot be trained on, as its origin says: skip, or error."""
+        return self.origin.get("bad_rows", "skip")
 
 
 @dataclass(frozen=True)
@@ -139,8 +107,10 @@ class Recipe:
         tokenizer: see TokenizerSettings.
         versions: distribution (or python) to the version that the recipe was made with.
         content: the file as plain data, for the hash.
-        chat_template: Jinja, for sources with conversations; None: ChatML.
+        chat_template: Jinja, for sources with conversations or pairs; None: ChatML.
         template_from: what an error calls it.
+        refinement: how pairs' prompts show an answer; None: plm.rounds.template.default_text().
+        shown: what pairs' prompts show, of plm.data.pairs.SHOWN, in its order.
     """
 
     name: str
@@ -150,6 +120,8 @@ class Recipe:
     content: dict[str, Any]
     chat_template: str | None = None
     template_from: str = "the chat template"
+    refinement: str | None = None
+    shown: tuple[str, ...] = SHOWN
 
     @property
     def takes_path(self) -> bool:
@@ -158,14 +130,26 @@ class Recipe:
 
     @property
     def template(self) -> str | None:
-        """The chat template that conversations are rendered with; None: there are none."""
-        if not any(source.conversations for source in self.sources.values()):
+        """The chat template of the sources that are rendered with one; None: there are none."""
+        if not any(source.rendered for source in self.sources.values()):
             return None
         from plm.formats.chat import CHATML
 
         if self.chat_template is None:
             return CHATML.read_text(encoding="utf-8")
         return self.chat_template
+
+    @property
+    def pairs(self) -> bool:
+        """Whether some source has pairs."""
+        return any(source.pairs for source in self.sources.values())
+
+    @property
+    def refinement_text(self) -> str | None:
+        """How pairs' prompts show an answer; None: there are no pairs, or no answer is shown."""
+        if not self.pairs or self.shown == SHOWN[:1]:
+            return None
+        return default_text() if self.refinement is None else self.refinement
 
 
 def load_recipe(recipe: str | Path) -> Recipe:
@@ -304,27 +288,32 @@ def _source(node: Any, file: Path, key: str) -> Source:
     size = source.published_tokens
     if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
         raise ConfigError(f"{file}: {key}.published_tokens={size!r} must be a whole number above 0")
-    for name in ("pack", "conversations"):
+    for name in ("pack", "conversations", "pairs"):
         if not isinstance(value := getattr(source, name), bool):
             raise ConfigError(f"{file}: {key}.{name}={value!r} must be true or false")
-    _check_conversations(source, f"{file}: {key}")
+    _check_rendered(source, f"{file}: {key}")
     if not source.tokenizer_weight >= 0:
         raise ConfigError(f"{file}: {key}.tokenizer_weight={source.tokenizer_weight} is negative")
     return source
 
 
-def _check_conversations(source: Source, key: str) -> None:
+def _check_rendered(source: Source, key: str) -> None:
     if source.too_long not in TOO_LONG:
         raise ConfigError(f"{key}.too_long={source.too_long}: one of {', '.join(TOO_LONG)}")
-    if not source.conversations:
+    if not source.rendered:
         if source.too_long != Source.too_long:
             raise ConfigError(f"{key}.too_long has no effect without conversations: true")
         return
+    what = "pairs" if source.pairs else "conversations"
+    if source.pairs and source.conversations:
+        raise ConfigError(f"{key}: pairs and conversations exclude each other")
+    if source.pairs and source.too_long == "cut":
+        raise ConfigError(f"{key}.too_long=cut: a pair is never cut; use skip or error")
     if source.shards:
-        raise ConfigError(f"{key}.conversations: shards hold tokens; name an origin")
+        raise ConfigError(f"{key}.{what}: shards hold tokens; name an origin")
     if source.split.by == "pieces":
         raise ConfigError(
-            f"{key}.split.by=pieces would cut conversations in two; use group, or leave it out"
+            f"{key}.split.by=pieces would cut {what} in two; use group, or leave it out"
         )
 
 
@@ -355,44 +344,3 @@ def _tokenizer(node: Any, file: Path) -> TokenizerSettings:
         settings = replace(settings, file=str(path))
     check_tokenizer(settings, file)
     return settings
-
-
-def check_tokenizer(settings: TokenizerSettings, file: Path | str) -> None:
-    """Raise ConfigError for settings that cannot work; `file` is what the message names first."""
-    if settings.kind != "byte_level_bpe":
-        raise ConfigError(f"{file}: tokenizer.kind={settings.kind}: only byte_level_bpe is known")
-    if settings.pre_tokenizer not in PATTERNS:
-        raise ConfigError(
-            f"{file}: tokenizer.pre_tokenizer={settings.pre_tokenizer}: "
-            f"one of {', '.join(PATTERNS)}"
-        )
-    if settings.hub and not settings.revision:
-        raise ConfigError(
-            f"{file}: tokenizer.revision is missing: a commit (or branch) of {settings.hub}"
-        )
-    new = settings.new_tokens
-    if not isinstance(new, list) or not all(isinstance(t, str) and t for t in new):
-        raise ConfigError(f"{file}: tokenizer.new_tokens={new} is not a list of texts")
-    if new and not settings.adopted:
-        raise ConfigError(
-            f"{file}: tokenizer.new_tokens extends an existing tokenizer; one that is trained "
-            "takes special_tokens"
-        )
-    if settings.revision and not settings.hub:
-        raise ConfigError(f"{file}: tokenizer.revision needs tokenizer.hub")
-    special, end = settings.special_tokens, settings.end_of_text
-    if not isinstance(special, list) or not all(isinstance(t, str) and t for t in special):
-        raise ConfigError(f"{file}: tokenizer.special_tokens={special} is not a list of texts")
-    if len(set(special)) < len(special):
-        raise ConfigError(f"{file}: tokenizer.special_tokens names a token twice: {special}")
-    if not special:
-        raise ConfigError(f"{file}: tokenizer.special_tokens is empty; one has to end documents")
-    if end is not None and not settings.adopted and end not in special:
-        raise ConfigError(
-            f"{file}: tokenizer.end_of_text={end} is not in tokenizer.special_tokens "
-            f"({', '.join(special)})"
-        )
-    if not isinstance(settings.sample_bytes, int) or settings.sample_bytes <= 0:
-        raise ConfigError(
-            f"{file}: tokenizer.sample_bytes={settings.sample_bytes} is not a positive whole number"
-        )

@@ -83,28 +83,29 @@ def validation_groups(
     return chosen
 
 
-def check_groups(source: str, entries: list[Entry], root: str, conversations: bool) -> None:
+def check_groups(source: str, entries: list[Entry], root: str, kind: str) -> None:
     """Whether a source can be split by group: some of it must train, and some validate.
 
     Args:
         source: its name.
         entries: all of it, one at least.
         root: what the documents' names are relative to, see Origin.
-        conversations: they are; each is of the group of those that ask the same.
+        kind: what they are: document, conversation or pair; of the latter those are of one group
+            that ask the same.
     Raises:
         DataError: it has one group only.
     """
     groups = {entry.group for entry in entries}
     if len(groups) > 1:
         return
-    kind, first = "conversation" if conversations else "document", place(entries[0].name, root)
-    out = "" if conversations else ", or let split.by=pieces cut it"
+    first, asks = place(entries[0].name, root), kind != "document"
+    out = "" if asks else ", or let split.by=pieces cut it"
     if len(entries) == 1:
         raise DataError(
             f"source {source} has one {kind} only ({first}); to train and to validate it needs two "
             f"or more: give it more{out}"
         )
-    alike = "begin with the same question" if conversations else f"are of the group {groups.pop()}"
+    alike = "begin with the same question" if asks else f"are of the group {groups.pop()}"
     raise DataError(
         f"source {source}: all its {len(entries)} {kind}s {alike} (the first is {first}), and a "
         f"group is never divided between train and validation: give it others{out}"

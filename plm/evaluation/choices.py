@@ -25,7 +25,8 @@ def nodes(
     Args:
         names: files of configs/task, without .yaml, or paths of YAML files; a file with `tasks:
             [a, b]` stands for those.
-        shared: settings for every task that has them in its file.
+        shared: settings for every task that has them in its file, be it in a task that it wraps as
+            `task`.
         own: settings for one task, by its name; `a.b` sets b in the mapping a, and leaves the
             others that are there.
     Raises:
@@ -37,7 +38,7 @@ def nodes(
     if not found:
         raise ConfigError(f"tasks=[…] is empty; there are {', '.join(known())}")
     for key, value in (shared or {}).items():
-        having = [node for node in found.values() if key in node]
+        having = [at for at in (_holder(node, key) for node in found.values()) if key in at]
         if not having:
             raise ConfigError(f"{key}={value}: none of {', '.join(found)} has the setting {key}")
         for node in having:
@@ -50,9 +51,15 @@ def nodes(
     return found
 
 
+def _holder(node: dict[str, Any], key: str) -> dict[str, Any]:
+    """The node, or that of the task which it wraps, where that one has the setting."""
+    inner = node.get("task")
+    return inner if key not in node and isinstance(inner, dict) and key in inner else node
+
+
 def _set(node: dict[str, Any], task: str, path: str, value: Any) -> None:
     *parents, last = path.split(".")
-    at = node
+    at = _holder(node, path.split(".")[0])
     for depth, parent in enumerate(parents):
         if at.get(parent) is None:
             at[parent] = {}

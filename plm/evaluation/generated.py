@@ -131,6 +131,9 @@ class Generated:
         stop: strings that end the answer of a model prompted with text.
         baselines: figures that go beside the model's own, from the items alone; made once.
         settings: of the task, which two results must share to be compared.
+
+    Attributes:
+        notes: on the items; there once these are.
     """
 
     def __init__(
@@ -148,13 +151,13 @@ class Generated:
         self._make, self.grade, self.draw = items, grade, draw
         self.stop, self.settings = stop, settings
         self._items: list[Item] | None = None
-        self._notes: list[str] = []
+        self.notes: list[str] = []
 
     @property
     def items(self) -> list[Item]:
         """All items within the limit."""
         if self._items is None:
-            found, self._notes = self._make()
+            found, self.notes = self._make()
             if not found:
                 raise ConfigError("the task has no items")
             self._items = self.draw.chosen(found)
@@ -205,10 +208,10 @@ class Generated:
         records = []
         for (index, item), texts in zip(mine, answers, strict=True):
             outcome = [next(graded) for _ in texts]
-            records.append(_record(index, item, texts, outcome))
+            records.append(record(index, item, texts, outcome))
         full = sum(room < 1 for room in rooms)
         short = sum(0 < room < self.draw.max_new_tokens for room in rooms)
-        return Part(records, {"notes": self._notes, "full": full, "short": short})
+        return Part(records, {"notes": self.notes, "full": full, "short": short})
 
     def _answers(
         self, subject: Any, items: list[Item]
@@ -279,9 +282,10 @@ class Generated:
         return self._beside
 
 
-def _record(
+def record(
     index: int, item: Item, texts: list[tuple[str, bool]], outcome: list[tuple[bool, str | None]]
 ) -> Record:
+    """What is stored of an item: its completions, whether each was cut, and what it was graded."""
     return {
         "index": index,
         "id": item.name,

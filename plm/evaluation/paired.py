@@ -5,7 +5,7 @@ differences with a standard error for losses. Intervals of the first two are the
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,7 +74,11 @@ def compare(task: str, first: dict[str, Any], second: dict[str, Any]) -> list[Co
     if left and "nats" in left[0]:
         return _losses(task, left, right)
     if left and "correct" in left[0]:
-        return _answers(task, left, right, first["settings"])
+        found = _answers(task, left, right, first["settings"])
+        if "values" in left[0] and "values" in right[0]:
+            # Of a refined task: what its figures are means of.
+            found += _values(task, left, right, set(first["figures"]) & set(second["figures"]))
+        return found
     return _values(task, left, right)
 
 
@@ -142,8 +146,14 @@ def _accuracy(record: dict[str, Any]) -> float:
     return sum(record["correct"]) / len(record["correct"])
 
 
-def _values(task: str, left: Items, right: Items) -> list[Compared]:
-    """Metrics of lm-eval, each over the items that have it."""
+def _values(
+    task: str, left: Items, right: Items, only: Collection[str] | None = None
+) -> list[Compared]:
+    """Metrics that an item names itself, each over the items that have it in both.
+
+    Args:
+        only: figures to be compared; None: all, and each group's.
+    """
     found = []
     for metric in dict.fromkeys(name for r in left for name in r["values"]):
         pairs = [
@@ -151,12 +161,15 @@ def _values(task: str, left: Items, right: Items) -> list[Compared]:
             for a, b in zip(left, right, strict=True)
             if metric in a["values"] and metric in b["values"]
         ]
+        if not pairs:
+            continue
 
         def value(record: dict[str, Any], metric: str = metric) -> float:
             return float(record["values"][metric])
 
         for name, a, b in _groups([a for a, _ in pairs], [b for _, b in pairs]):
-            found.append(_shares(task, f"{metric}{name}", a, b, value))
+            if only is None or f"{metric}{name}" in only:
+                found.append(_shares(task, f"{metric}{name}", a, b, value))
     return found
 
 

@@ -28,8 +28,8 @@ class Figure(NamedTuple):
         error: its standard error.
         low, high: ends of its 95 % interval.
         n: items that it rests on.
-        interval: wilson, bootstrap (over items, percentile), normal, or reported where another
-            program gave value and error.
+        interval: wilson, bootstrap (over items, percentile), normal, reported where another program
+            gave value and error, or mcnemar where the value is a p and has none.
     """
 
     value: float

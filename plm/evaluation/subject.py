@@ -32,6 +32,8 @@ class Subject:
         max_len: longest prompt and answer together.
         device_context: entered around every forward, such as autocast.
         compiled: whether the engine steps by compiled kernels.
+        refinement: text that the model was trained to refine answers with, as
+            `plm.rounds.template.Template` takes it; None: it was not.
     """
 
     model: nn.Module
@@ -46,6 +48,7 @@ class Subject:
     max_len: int = 0
     device_context: Any = nullcontext
     compiled: bool = False
+    refinement: str | None = None
     _engine: Any = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -146,7 +149,13 @@ def subject_of(
         rows=rows,
         device_context=device_context,
         compiled=wanted(compiled),
+        refinement=refinement_of(found),
     )
+
+
+def refinement_of(found: Any) -> str | None:
+    """The text that a `plm.pretrained.Pretrained` was trained to refine answers with, or None."""
+    return (found.meta.get("refinement") or {}).get("text")
 
 
 def chat_for(found: Any, prompt: str) -> Any:

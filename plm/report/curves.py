@@ -28,7 +28,13 @@ def loss_chart(run: Run) -> Chart | None:
         ]
     if run.points("val/loss"):
         curves.append(Curve("validation", run.points("val/loss"), "dots", 1))
-    return Chart("Loss, nats a token", curves, run.bands, run.span) if curves else None
+    title = f"Loss, {_unit(run)}"
+    return Chart(title, curves, run.bands, run.span) if curves else None
+
+
+def _unit(run: Run) -> str:
+    """What a loss counts: a run that learns preferences has a mean over pairs."""
+    return "mean over pairs" if run.named("pref/") else "nats a token"
 
 
 def loss(run: Run) -> str:
@@ -77,7 +83,7 @@ def validation(run: Run) -> str:
     """Loss and bits per byte of each source over tokens."""
     body = ""
     for suffix, title in (
-        ("/loss", "Validation loss, nats a token"),
+        ("/loss", f"Validation loss, {_unit(run)}"),
         ("/bpb", "Validation, bits a byte"),
     ):
         found = run.named("val/", suffix)
@@ -155,17 +161,17 @@ def _mixture_table(run: Run) -> str:
 
 def gradients(run: Run) -> str:
     """Gradient norm, and the auxiliary losses where the run has any."""
-    body = _one(run, "grad_norm", "Gradient norm before clipping", wide(220), log=True)
+    body = noisy(run, "grad_norm", "Gradient norm before clipping", wide(220), log=True)
     extra = "".join(
-        _one(run, f"aux/{name}", f"Auxiliary: {name}", half(200)) for name in run.named("aux/")
+        noisy(run, f"aux/{name}", f"Auxiliary: {name}", half(200)) for name in run.named("aux/")
     )
     return body + (f'<div class="pair">{extra}</div>' if extra else "")
 
 
 def throughput(run: Run) -> str:
     """Tokens a second, model FLOPs utilisation, and what the run took in all."""
-    pair = _one(run, "tokens_per_s", "Tokens a second", half(), unit="tokens", zero=True)
-    pair += _one(run, "mfu", "Model FLOPs utilisation", half(), unit="share", zero=True)
+    pair = noisy(run, "tokens_per_s", "Tokens a second", half(), unit="tokens", zero=True)
+    pair += noisy(run, "mfu", "Model FLOPs utilisation", half(), unit="share", zero=True)
     waits, spans = run.points("data_wait_s"), run.points("elapsed_s")
     facts = []
     if spans:
@@ -188,17 +194,25 @@ def sparsity(run: Run) -> str:
     return heatmap(title, layers, run.bands, run.span, wide())
 
 
-def _one(run: Run, column: str, title: str, sizes: list, *, log: bool = False, **look) -> str:
+def noisy(run: Run, column: str, title: str, sizes: list, *, log: bool = False, **look) -> str:
     """A picture of one noisy column: every logged step faint, its running median over it."""
     points = run.points(column)
     if not points:
         return missing(column)
     log = log and spans_decades([y for _, y in points])
     curves = [Curve("each logged step", points, "faint", 0)]
-    if len(points) > 20:
-        width = max(5, len(points) // 50) | 1
-        curves.append(Curve(f"median of {width}", calm(points, width), "line", 0))
+    calmed, width = medians(points)
+    if width > 1:
+        curves.append(Curve(f"median of {width}", calmed, "line", 0))
     else:
         curves = [curves[0]._replace(kind="line")]
     title += ", logarithmic" if log else ""
     return figure(Chart(title, curves, run.bands, run.span, log=log, **look), sizes)
+
+
+def medians(points: Points) -> tuple[Points, int]:
+    """Running medians over about a fiftieth of the points, and how many; few stay as they are."""
+    if len(points) <= 20:
+        return points, 1
+    width = max(5, len(points) // 50) | 1
+    return calm(points, width), width

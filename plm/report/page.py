@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from plm.errors import DataError
-from plm.report import curves, evaluations, facts
+from plm.report import curves, evaluations, facts, rounds
 from plm.report.charts import COLOURS, Size, drawing
 from plm.report.run_folder import Run, read_run
 from plm.report.style import DRAWING, PAGE, SCRIPT, VARIABLES
@@ -15,6 +15,8 @@ _SECTIONS = (
     ("Loss and learning rate", curves.loss),
     ("Validation by source", lambda run: curves.validation(run) + facts.baselines(run)),
     ("Evaluations", evaluations.evaluations),
+    ("Preferences", rounds.preference),
+    ("Round", rounds.round_section),
     ("Mixture: asked and read", curves.mixture),
     ("Gradients", curves.gradients),
     ("Speed", curves.throughput),
@@ -44,8 +46,11 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run) -> str:
     """The whole page as text."""
+    # What belongs to one stage alone is empty in the runs of the others.
     sections = "".join(
-        f"<section><h2>{title}</h2>{part(run)}</section>" for title, part in _SECTIONS
+        f"<section><h2>{title}</h2>{body}</section>"
+        for title, part in _SECTIONS
+        if (body := part(run))
     )
     model = run.summary.get("model") or {}
     about = " · ".join(str(t) for t in (run.summary.get("stage"), model.get("describe")) if t)

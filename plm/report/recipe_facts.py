@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from plm.data.conversation_shards import MASK
+from plm.data.conversation_shards import MASK, TARGET
 from plm.data.indexed import IndexedDataset
+from plm.data.pair_shards import OF_WORSE
 from plm.data.prepared import SPLITS, Prepared
 from plm.report.format import human_share, human_tokens
 from plm.report.recipe_tokenizer import visible
@@ -25,6 +26,8 @@ KEPT = 4
 EXCERPT = 300
 """Characters shown of one."""
 
+# Shown of a pair's prompt, its last ones: what is of interest are the answers.
+_PROMPT_TOKENS = 24
 _PIECE = re.compile(r"#\d+$")
 _EXACT, _NEAR = "exact_dedup", "near_dedup"
 
@@ -59,7 +62,10 @@ def losses(prepared: Prepared, name: str) -> list[Loss]:
 
 
 def kept(prepared: Prepared, name: str) -> int:
-    """Documents that a source kept; one that the split cut into pieces counts once."""
+    """Documents that a source kept; pairs once each, as what the split cut into pieces does."""
+    told = prepared.manifest["sources"][name]
+    if all("pairs" in told[split] for split in SPLITS):
+        return sum(told[split]["pairs"] for split in SPLITS)
     recipe = (prepared.manifest.get("key") or {}).get("recipe") or {}
     listed = (recipe.get("sources") or {}).get(name) or {}
     if (listed.get("split") or {}).get("by", "group") == "group":
@@ -217,10 +223,14 @@ def kept_examples(prepared: Prepared, tokenizer: "Tokenizer") -> str:
         for i in chosen:
             # A token is a byte at least, and a character four bytes at most.
             ids = train.document(i)[: 4 * EXCERPT]
+            document = prepared.document_name(name, "train", i)
+            if name in prepared.pairs:
+                inner += _pair(document, train.document(i), talks.document(i), tokenizer)
+                continue
             pieces = [(False, tokenizer.decode(ids.tolist()))]
             if talks is not None:
                 pieces = _pieces(ids, talks.document(i)[: len(ids)], tokenizer)
-            inner += _article(prepared.document_name(name, "train", i), pieces)
+            inner += _article(document, pieces)
         title = f"{escape(name)}: {shown} of {train.n_docs:,} train documents"
         title += ", what is trained on set off" * (talks is not None)
         parts.append(f"<details><summary>{title}</summary>{inner}</details>")
@@ -232,11 +242,25 @@ def _masks(prepared: Prepared, name: str) -> IndexedDataset:
     return IndexedDataset(prefix.with_name(prefix.name + MASK))
 
 
+def _pair(document: str, ids: np.ndarray, mask: np.ndarray, tokenizer: "Tokenizer") -> str:
+    """Both answers of a part, each behind the end of its prompt."""
+    inner = ""
+    for side, of_worse in (("better answer", 0), ("worse answer", 1)):
+        own = (mask & OF_WORSE > 0) == of_worse
+        first = max(0, int(np.argmax(mask[own] & TARGET)) - _PROMPT_TOKENS)
+        pieces = _pieces(ids[own][first:], mask[own][first:], tokenizer)
+        inner += _article(f"{document}, {side}", pieces)
+    return inner
+
+
 def _pieces(ids: np.ndarray, mask: np.ndarray, tokenizer: "Tokenizer") -> list[tuple[bool, str]]:
     """(trained on, text with its special tokens) of one stretch of a conversation after another."""
-    edges = np.flatnonzero(np.diff(mask)) + 1
+    edges = np.flatnonzero(np.diff(mask & TARGET)) + 1
     return [
-        (bool(mask[start]), tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False))
+        (
+            bool(mask[start] & TARGET),
+            tokenizer.decode(ids[start:stop].tolist(), skip_special_tokens=False),
+        )
         for start, stop in pairwise([0, *edges.tolist(), len(ids)])
     ]
 

@@ -11,6 +11,10 @@ from plm.errors import DataError
 
 DONE = ("done", "finished", "completed")
 """What `status` in summary.json says of a run that reached its end."""
+ROUND = "round"
+"""Folder, in a run's, of the answers that it was trained on."""
+STATISTICS = "statistics.json"
+"""Figures of these, in that folder, as plm.rounds.statistics.of_round gives them."""
 
 
 class Band(NamedTuple):
@@ -31,6 +35,7 @@ class Run:
         bands: the phases over tokens, in order, without gaps.
         summary, manifest: the JSON files, empty where they are missing.
         not_finite: cells that were nan or inf, by column; they read as None.
+        round: figures of the round that it was trained on, empty where there is none.
     """
 
     folder: Path
@@ -41,6 +46,7 @@ class Run:
     manifest: dict[str, Any]
     config_text: str
     not_finite: dict[str, int] = field(default_factory=dict)
+    round: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -95,6 +101,7 @@ def read_run(folder: Path) -> Run:
         manifest=_read_json(folder / "manifest.json"),
         config_text=config.read_text("utf-8", "replace") if config.is_file() else "",
         not_finite=not_finite,
+        round=_read_json(folder / ROUND / STATISTICS),
     )
 
 

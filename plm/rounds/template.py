@@ -3,9 +3,16 @@
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from plm.errors import ConfigError
+
+DEFAULT = Path(__file__).resolve().parents[2] / "configs" / "refinement" / "plm.yaml"
+"""Where the text lies that is used where none is named."""
 
 PLACES = ("{question}", "{answer}")
 _PLACE = re.compile("|".join(map(re.escape, PLACES)))
@@ -56,3 +63,9 @@ class Template:
         *before, asked = messages
         said = self.render(asked["content"], answer)
         return [*(dict(m) for m in before), {**asked, "content": said}]
+
+
+@lru_cache(maxsize=1)
+def default_text() -> str:
+    """The text that is used where none is named."""
+    return yaml.safe_load(DEFAULT.read_text(encoding="utf-8"))["text"]

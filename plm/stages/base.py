@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatch
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -17,6 +18,7 @@ from plm.metrics import Sums
 from plm.model.common import fresh_weights
 from plm.optimizer.common import NamedParameter
 from plm.phases import Plan, PlannedPhase
+from plm.stages.evaluate import validate
 from plm.strategies import placement, shard
 from plm.transform.common import Transforms
 
@@ -44,6 +46,9 @@ class Stage(pl.LightningModule):
     """
 
     automatic_optimization = False
+    # Called `loss` in tables and plots.
+    main_loss = "cross_entropy"
+    validate = staticmethod(validate)
 
     def __init__(
         self,
@@ -75,8 +80,7 @@ class Stage(pl.LightningModule):
         self.bad_steps, self.bad_in_a_row = 0, 0
         self.grad_norm, self.lr = torch.zeros(()), 0.0
         self.step_seconds = 0.0
-        self.stop_asked, self.stop_agreed = False, False
-        self.row: dict[str, float] = {}
+        self.stop_asked, self.stop_agreed, self.row = False, False, {}
         self._planned: PlannedPhase | None = None
         self._frozen: list[nn.Parameter] = []
         self._kept, self._world, self._begun = 1.0, 1, time.perf_counter()
@@ -84,6 +88,9 @@ class Stage(pl.LightningModule):
     def compute(self, batch: Batch) -> dict[str, LossSum]:
         """Losses of a micro-batch, by name."""
         raise TypeError(f"{type(self).__name__} gives no compute")
+
+    def open(self, job: Any) -> None:
+        """Before the first evaluation, a checkpoint's state being taken over."""
 
     def configure_model(self) -> None:
         """Share the weights out where the strategy wants that; compile the layers if asked to."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import platform
 import shutil
@@ -173,12 +174,15 @@ def versions() -> dict[str, str]:
 def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
     log.info("")
     counted = "   n-grams (nats)" if summary["ngrams"] else ""
-    log.info("%-10s %9s %9s %9s%s", "held-out", "before", "after", "bits/byte", counted)
+    pairs = bool(job.prepared.pairs)
+    figure, said = ("accuracy", "accuracy") if pairs else ("bpb", "bits/byte")
+    log.info("%-10s %9s %9s %9s%s", "held-out", "before", "after", said, counted)
     for name, after in summary["val_after"].items():
         before = summary["val_before"].get(name, {}).get("loss", float("nan"))
         grams = summary["ngrams"].get(name, {})
         text = "  ".join(f"{key} {value:.3f}" for key, value in grams.items())
-        line = f"{name:10s} {before:9.4f} {after['loss']:9.4f} {after['bpb']:9.4f}   {text}"
+        third = after.get(figure, math.nan)
+        line = f"{name:10s} {before:9.4f} {after['loss']:9.4f} {third:9.4f}   {text}"
         log.info("%s", line.rstrip())
     for sample in summary["samples"][:: max(1, job.settings["samples"]["number"])]:
         log.info("\n[%s] %s ▸ %s", sample["source"], sample["prompt"], sample["text"])

@@ -2,22 +2,22 @@
 
 import logging
 import os
-import platform
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
-from plm import checkpoint, handoff, products
+from plm import checkpoint, handoff
+from plm.callbacks.progress import DataProgress
 from plm.config import build
 from plm.data.epochs import check_epochs
 from plm.data.open import open_data
 from plm.data.order import Order
-from plm.errors import CheckpointError, ConfigError
+from plm.errors import ConfigError
 from plm.phases import Plan
+from plm.rounds import round as rounds
+from plm.rounds.template import Template
 from plm.run import RunFolder
-from plm.stages.evaluate import validate
+from plm.stages.origin import check_conditions, check_data
 from plm.transform.common import Transforms
 
 log = logging.getLogger("plm")
@@ -38,8 +38,8 @@ class Job:
         self.stage_name = settings["stage"]["_target_"].rsplit(".", 1)[1].lower()
         if settings["threads"]:
             torch.set_num_threads(settings["threads"])
-        self.prepared = open_data(settings["data"], self.rank)
         self._find_start()
+        self._data()
         self._plan()
         self._model()
         self._check_room()
@@ -52,7 +52,7 @@ class Job:
         if path is not None:
             self.start = handoff.Start(path, checkpoint.read_meta(path), True)
             self.origin = self.start.meta["origin"]
-            self._check_conditions()
+            check_conditions(self.start)
         else:
             self.start = handoff.find(settings["init_from"], settings["init"], self.stage_name)
             self.origin = {
@@ -60,43 +60,29 @@ class Job:
                 "tokens_seen": self.start.tokens_seen,
                 "cursors": self.start.cursors,
             }
-        if self.start.everything:
-            self._check_data()
 
-    def _check_data(self) -> None:
-        meta, settings = self.start.meta, self.settings
-        if meta["optimizer"] != settings["optimizer"]["_target_"]:
-            raise CheckpointError(
-                f"{self.start.path} holds the state of {meta['optimizer']}, this run has "
-                f"{settings['optimizer']['_target_']}; init=weights takes the weights alone"
-            )
-        if (meta["seed"], meta["block_tokens"]) != (settings["seed"], self.prepared.block_tokens):
-            log.warning(
-                "%s read its data with seed=%s in blocks of %s tokens: in another order, text that "
-                "it has read may come again",
-                self.start.path,
-                meta["seed"],
-                meta["block_tokens"],
-            )
-        there, now = meta["fingerprint"], self.prepared.fingerprint
-        if there != now and not self.settings["data"]["allow_changed"]:
-            raise CheckpointError(
-                f"{self.start.path} was trained on data {there[:12]}, here are {now[:12]}: the "
-                "position would name other text; init=weights takes the weights alone, "
-                "data.allow_changed=true goes on all the same"
-            )
-
-    def _check_conditions(self) -> None:
-        here = conditions()
-        for key, value in self.start.meta["conditions"].items():
-            if here.get(key) != value:
-                log.warning(
-                    "%s was %s when the checkpoint was written and is %s now: the run goes on, but "
-                    "not bit for bit as undisturbed",
-                    key,
-                    value,
-                    here.get(key),
+    def _data(self) -> None:
+        """Open the data; a round's are made first."""
+        self.round = None
+        node = self.settings["data"]
+        if rounds.wanted(self.settings):
+            shown = DataProgress()
+            try:
+                self.round = rounds.made(
+                    self.settings,
+                    self.folder.path,
+                    self.start,
+                    resumed=self.resumed,
+                    rank=self.rank,
+                    world_size=self.world,
+                    tell=shown if self.rank == 0 else None,
                 )
+            finally:
+                shown.close()
+            node = self.round.data(node)
+        self.prepared = open_data(node, self.rank)
+        if self.start.everything:
+            check_data(self.start, self.settings, self.prepared)
 
     def _plan(self) -> None:
         settings = self.settings
@@ -202,10 +188,21 @@ class Job:
             return self.prepared.chat_template
         return handoff.chat_template(self.start)
 
-    @property
-    def tokenizer_text(self) -> str:
-        """tokenizer.json of the data, for a checkpoint that is enough by itself."""
-        return self.prepared.tokenizer_path.read_text(encoding="utf-8")
+    def told_of_pairs(self) -> dict[str, Any]:
+        """What a checkpoint says of the refinement template, and of the run's round."""
+        template = self.prepared.manifest.get("refinement")
+        told = {} if self.round is None else {"round": self.round.told}
+        if template is not None:
+            told["refinement"] = {"text": template, "sha256": Template(template).sha256}
+        elif "refinement" in self.start.meta:
+            told["refinement"] = self.start.meta["refinement"]
+        return told
+
+    def files(self) -> dict[str, str]:
+        """Texts by name that make a checkpoint enough by itself."""
+        tokenizer = self.prepared.tokenizer_path.read_text(encoding="utf-8")
+        own = {} if self.round is None else self.round.files()
+        return {handoff.TOKENIZER: tokenizer, **own}
 
     def _check_room(self) -> None:
         # Weights and two moments in fp32: what AdamW keeps, and no optimizer here keeps more.
@@ -220,7 +217,7 @@ class Job:
         """Held-out figures of every source now."""
         chosen = self.settings["validation"]
         with self.stage.trainer.precision_plugin.val_step_context():
-            return validate(
+            return self.stage.validate(
                 self.model,
                 {name: self.prepared.held_out[name] for name in self.order.names},
                 self.prepared.token_bytes,
@@ -233,17 +230,3 @@ class Job:
                 rank=self.rank,
                 world_size=self.world,
             )
-
-
-def conditions() -> dict[str, Any]:
-    """What equality bit for bit depends on, besides the configuration."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "products": products.in_use(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "triton": version("triton") if torch.cuda.is_available() and find_spec("triton") else "",
-        "world_size": int(os.environ.get("WORLD_SIZE", "1")),
-    }

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch.utils.data import DataLoader
 
-from plm import checkpoint, handoff
+from plm import checkpoint
 from plm.batch import Batch
 from plm.callbacks.checkpoints import Checkpoints, StopOnSignal
 from plm.callbacks.progress import Progress
@@ -25,7 +25,8 @@ from plm.metrics import MetricsTable, peak_flops
 from plm.precision import accelerator_of, precision_of
 from plm.run import RunFolder
 from plm.stages.finish import finish
-from plm.stages.job import Job, conditions
+from plm.stages.job import Job
+from plm.stages.origin import conditions
 from plm.stages.summary import show
 
 log = logging.getLogger("plm")
@@ -74,13 +75,14 @@ class Opening(pl.Callback):
                 stage.bad_steps = int(state["bad_steps"])
                 if trainer.global_rank == 0:
                     stage.sums.load(state["sums"], stage.device)
-                for callback in trainer.callbacks:
-                    if hasattr(callback, "read"):
-                        callback.read(job.start.path)
+                for part in (*trainer.callbacks, stage):
+                    if hasattr(part, "read"):
+                        part.read(job.start.path)
                 self.before = job.start.meta["val_before"]
         elif trainer.global_rank == 0 and self.table.rows:
             # Rows of a process that was killed before its first checkpoint.
             self.table.rows.clear()
+        stage.open(job)
         if not job.resumed:
             self.before = job.evaluate()
             if trainer.global_rank == 0:
@@ -173,8 +175,8 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
             "bad_steps": job.stage.bad_steps,
             "sums": job.stage.sums.state(),
         },
-        files=lambda: {"metrics.csv": table.text(), handoff.TOKENIZER: job.tokenizer_text},
-        others=others,
+        files=lambda: {"metrics.csv": table.text(), **job.files()},
+        others=[*others, job.stage],
     )
 
     def end(trainer: pl.Trainer) -> None:
@@ -239,4 +241,5 @@ def _meta(job: Job, opening: Opening) -> dict[str, Any]:
         "tokenizer": str(job.prepared.tokenizer_path),
         "end_of_text": job.prepared.end_of_text,
         "chat_template": job.chat_template,
+        **job.told_of_pairs(),
     }

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from plm.data.conversation_shards import TARGET
 from plm.data.packing import PackedStream
 from plm.data.tokenizer import load as load_tokenizer
 from plm.formats.common import IM_END
@@ -15,7 +16,7 @@ def draw(job: Any) -> list[dict[str, Any]]:
     """A few samples of each source, as the settings `samples` say.
 
     Of text the first tokens of a document are continued; of conversations the first question is
-    answered.
+    answered, and of pairs what stands before their answers.
     """
     chosen = job.settings["samples"]
     if not chosen["number"] or not job.stage.placement.whole_weights:
@@ -65,6 +66,6 @@ def _prompts(job: Any, name: str, chosen: dict[str, Any]) -> list[list[int]]:
         start, length = int(starts[document]), chosen["prompt_tokens"]
         if talks:
             mask = stream.targets.tokens(start, int(starts[document + 1]) - start)
-            length = int(np.argmax(mask))
+            length = int(np.argmax(mask & TARGET))
         prompts.append(data.tokens(start, length).astype(np.int64).tolist())
     return prompts

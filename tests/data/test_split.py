@@ -46,35 +46,39 @@ def test_a_group_is_on_one_side_in_every_source():
 
 
 @pytest.mark.parametrize(
-    ("entries", "talks", "error"),
+    ("entries", "kind", "error"),
     [
         (
             ["one.jsonl:1"],
-            True,
+            "conversation",
             r"source code has one conversation only \(d/one\.jsonl, row 1\); to train and to "
             r"validate it needs two or more: give it more$",
         ),
         (
             ["one.jsonl:1", "one.jsonl:2"],
-            True,
+            "conversation",
             r"all its 2 conversations begin with the same question \(the first is d/one\.jsonl, "
             r"row 1\), and a group is never divided .*: give it others$",
         ),
         (
             ["a.txt"],
-            False,
+            "document",
             r"has one document only \(d/a\.txt\); .* or let split\.by=pieces cut it$",
         ),
-        (["a", "b"], False, r"all its 2 documents are of the group torch \(the first is d/a\)"),
+        (
+            ["a", "b"],
+            "document",
+            r"all its 2 documents are of the group torch \(the first is d/a\)",
+        ),
     ],
 )
-def test_one_group_cannot_be_split(entries, talks, error):
+def test_one_group_cannot_be_split(entries, kind, error):
     with pytest.raises(DataError, match=error):
-        check_groups("code", [Entry(0, 5, name, "torch") for name in entries], "d", talks)
+        check_groups("code", [Entry(0, 5, name, "torch") for name in entries], "d", kind)
 
 
 def test_two_groups_can_be_split():
-    check_groups("code", [Entry(0, 5, name, name) for name in "ab"], "d", True)
+    check_groups("code", [Entry(0, 5, name, name) for name in "ab"], "d", "conversation")
 
 
 def test_pieces_are_spread_and_nothing_is_lost(tmp_path):

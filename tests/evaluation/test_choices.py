@@ -27,7 +27,9 @@ def test_each_builds_and_has_what_a_task_has(name: str):
 def test_each_file_names_all_settings_that_it_takes(name: str):
     """So that scripts/evaluate.py can say what a task does not take."""
     node = yaml.safe_load((choices.CONFIGS / f"{name}.yaml").read_text())
-    assert "limit" in node
+    # Of a task that wraps another, that one has them.
+    inner = node["task"] if isinstance(node.get("task"), dict) else node
+    assert "limit" in inner
 
 
 def test_settings_go_where_they_are_taken():
@@ -38,6 +40,23 @@ def test_settings_go_where_they_are_taken():
     assert found["gsm8k"]["path"] == "x.jsonl"
     # The files themselves are read anew each time.
     assert choices.nodes(["gsm8k"])["gsm8k"]["limit"] is None
+
+
+def test_settings_reach_the_task_that_another_one_wraps():
+    name = "exercises_sft_refined"
+    own = {name: {"n": 3, "turns": 2, "families.chain_sum.min_terms": 1}}
+    found = choices.nodes([name, "piqa"], shared={"limit": 5, "temperature": 1.0}, own=own)[name]
+    inner = found["task"]
+    assert (inner["n"], inner["limit"], inner["temperature"], found["turns"]) == (3, 5, 1.0, 2)
+    assert inner["families"]["chain_sum"]["min_terms"] == 1 and "n" not in found
+    assert "limit" not in found
+
+
+def test_the_refined_exercises_are_those_of_the_plain_task():
+    plain = choices.nodes(["exercises_sft"])["exercises_sft"]
+    inner = choices.nodes(["exercises_sft_refined"])["exercises_sft_refined"]["task"]
+    differs = {key for key in plain if plain[key] != inner[key]}
+    assert set(plain) == set(inner) and differs == {"n", "lookup", "temperature"}
 
 
 def test_a_setting_inside_another_leaves_its_neighbours():

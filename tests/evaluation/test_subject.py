@@ -44,6 +44,12 @@ def test_a_checkpoint_converses_where_its_run_did(folder: Path, style: str):
     assert bool(subject.template()) is (style == "chat")
 
 
+def test_the_text_that_a_model_was_trained_to_refine_with(folder: Path):
+    assert subject_of(found(folder)).refinement is None
+    told = found(folder, meta={"refinement": {"text": "{question} {answer}", "sha256": "0"}})
+    assert subject_of(told).refinement == "{question} {answer}"
+
+
 def test_prompts_of_both_styles(folder: Path):
     text = subject_of(found(folder), prompt="text")
     assert text.tokenizer.decode(text.prompt("q", "go on <|im_end|>")) == "go on <|im_end|>"

@@ -161,6 +161,86 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(monkeypatch, capsys, folder:
     assert seen > 10 and talk.messages[0]["content"] == "Where?"
 
 
+def conversation(talk, chosen, monkeypatch, *lines: str) -> None:
+    left = iter([*lines, "/exit"])
+    monkeypatch.setattr("builtins.input", lambda mark: next(left))
+    assert script.Loop(talk, chosen).run() == 0
+
+
+def test_answers_are_refined_and_the_last_one_is_kept(folder: Path, monkeypatch, capsys):
+    text = "{question} Not: {answer} Better:"
+    settings = [f"run={folder}", "max_new_tokens=9", "temperature=1", f"template={text}"]
+    chosen = script.settings([*settings, "refine=2"])
+    talk, asked = script.begin(chosen), []
+    ask = talk.ask
+    monkeypatch.setattr(talk, "ask", lambda said: asked.append(said) or ask(said))
+    conversation(talk, chosen, monkeypatch, "/refine", "Where?", "/refine", "When?")
+    said = capsys.readouterr()
+    notes = [line for line in said.err.splitlines() if line.startswith(("turn", "error"))]
+    refused = "error: nothing was said yet that could be refined"
+    assert notes == [refused, "turn 1", "turn 2", "turn 3", "turn 1", "turn 2"]
+    shown = said.out.split("\n")
+    # Each refinement is shown the answer before it, and the conversation begins with the question.
+    assert asked[:2] == ["Where?", f"Where? Not: {talk_of(asked[1])} Better:"]
+    answers = [talk_of(one) for one in asked[1:4]]
+    assert all(answer.split("\n")[0] in "\n".join(shown) for answer in answers)
+    assert len(set(answers)) == 3 and asked[4] == "When?"
+    told = [one["content"] for one in talk.messages]
+    assert told[0] == "Where?" and told[2] == "When?" and len(told) == 4
+    assert told[1] not in answers and told[1] in said.out
+
+
+def talk_of(asked: str) -> str:
+    """The answer that a refinement was shown."""
+    return asked.partition(" Not: ")[2].removesuffix(" Better:")
+
+
+def test_an_answer_stands_where_it_cannot_be_refined(folder: Path, monkeypatch, capsys):
+    long = "{question} {answer}" + " town" * 300
+    settings = [f"run={folder}", "max_new_tokens=9", "temperature=1", f"template={long}"]
+    chosen = script.settings([*settings, "refine=2"])
+    talk = script.begin(chosen)
+    conversation(talk, chosen, monkeypatch, "Where?", "/refine")
+    said = capsys.readouterr()
+    why = "not refined: question and answer, shown once more, leave no room in the context of"
+    assert said.err.count(f"{why} {CONTEXT}") == 2 and "turn 1" not in said.err
+    assert [one["role"] for one in talk.messages] == ["user", "assistant"]
+    assert talk.messages[1]["content"] in said.out
+    # Nor where Ctrl-C stops the refinement.
+    chosen = script.settings([f"run={folder}", "max_new_tokens=30", "temperature=1", "refine=2"])
+    talk, turns = script.begin(chosen), []
+    answer = talk.answer
+
+    def interrupted(turn):
+        turns.append(turn)
+        for number, event in enumerate(answer(turn)):
+            if len(turns) == 2 and number == 1:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield event
+
+    monkeypatch.setattr(talk, "answer", interrupted)
+    conversation(talk, chosen, monkeypatch, "Where?")
+    said = capsys.readouterr()
+    assert "(stopped)\nthe answer before it stands" in said.err and len(turns) == 2
+    assert said.out.startswith(talk.messages[1]["content"] + "\n")
+
+
+def test_a_pipe_gets_the_last_refinement(folder: Path, monkeypatch, capsys):
+    arguments = [f"run={folder}", "max_new_tokens=9", "temperature=1"]
+    at_a_pipe(monkeypatch, "Where?")
+    assert script.main(arguments) == 0
+    first = capsys.readouterr().out
+    at_a_pipe(monkeypatch, "Where?")
+    assert script.main([*arguments, "refine=1", "template=short"]) == 0
+    said = capsys.readouterr()
+    assert said.err.startswith(f"turn 0: {first}") and said.out and said.out != first
+    long = "{question} {answer}" + " town" * 300
+    at_a_pipe(monkeypatch, "Where?")
+    assert script.main([*arguments, "refine=2", f"template={long}"]) == 0
+    said = capsys.readouterr()
+    assert said.out == first and said.err.startswith("not refined: question and answer, shown")
+
+
 def piped(folder: Path, text: bytes, *more: str) -> subprocess.CompletedProcess:
     command = [*forking.python(), "scripts/chat.py", f"run={folder}", "max_new_tokens=9", *more]
     return subprocess.run(command, input=text, capture_output=True, cwd=ROOT, timeout=120)
@@ -186,13 +266,14 @@ def test_a_model_without_conversations_continues_text(base: Path, monkeypatch, c
     assert script.main([f"run={base}", "max_new_tokens=5", "seed=3"]) == 0
     said = capsys.readouterr()
     assert said.out and said.err.startswith("no chat template: continuing the text\n")
-    lines = iter(["Some text", "/system Be short.", "/exit"])
+    lines = iter(["Some text", "/system Be short.", "/refine", "/exit"])
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda mark: next(lines))
     assert script.main([f"run={base}", "max_new_tokens=5"]) == 0
     said = capsys.readouterr()
     assert "no chat template: continuing text" in said.err
-    assert "error: this model knows no conversations" in said.err
+    assert "error: this model knows no conversations, and so no system message" in said.err
+    assert "error: this model knows no conversations, in which answers are refined" in said.err
 
 
 def test_it_says_which_limit_ended_an_answer(folder: Path, monkeypatch, capsys):
@@ -232,6 +313,9 @@ def test_mistakes_are_one_line(folder: Path, base: Path, monkeypatch, capsys):
         ([good, "device=tpu"], "", "device=tpu"),
         ([good], " \n", "nothing came on standard input"),
         ([good], "town " * 300, f"and the context has {CONTEXT}, which leaves no room"),
+        ([good, "refine=-1"], "", "refine=-1 is negative"),
+        ([good, "template=shrot"], "", "template='shrot' is no text with {question}"),
+        ([f"run={base}", "refine=1"], "", "refine=…: "),
         ([f"run={base}", "system=x"], "", "knows no conversations, it continues text"),
     ]
     for arguments, text, message in cases:

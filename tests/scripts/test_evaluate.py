@@ -79,6 +79,45 @@ def test_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys, prompt
     assert again["tasks"] == told["tasks"]
 
 
+def test_refinements_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys):
+    from scripts import compare_runs
+
+    arguments = [
+        f"run={folder}",
+        "tasks=[gsm8k,held_out]",
+        f"gsm8k.path={problems}",
+        "refine=2",
+        "template={question}\n{answer}\nBetter:",
+        "limit=3",
+        "temperature=1",
+        "max_new_tokens=6",
+    ]
+    # What generates no answers stays as it is, and here that has no data.
+    assert script.main([*arguments, f"out={tmp_path}/a.json"]) == 2
+    assert "name held_out.data=" in capsys.readouterr().err
+    arguments[1] = "tasks=[gsm8k]"
+    assert script.main([*arguments, f"out={tmp_path}/a.json"]) == 0
+    said = capsys.readouterr().out
+    assert "best_of_independent" in said and "turn 2 against turn 0: alone right on 0 and" in said
+    task = json.loads((tmp_path / "a.json").read_text())["tasks"]["gsm8k"]
+    assert task["settings"]["turns"] == 2 and len(task["items"]) == 3
+    assert [len(item["turns"]["texts"]) for item in task["items"]] == [3, 3, 3]
+    assert script.main([*arguments, "seed=1", f"out={tmp_path}/b.json"]) == 0
+    with pytest.raises(ConfigError, match="seed=0 and 1"):
+        compare_runs.run([f"runs=[{tmp_path}/a.json,{tmp_path}/b.json]"])
+    assert script.main([*arguments, f"out={tmp_path}/c.json"]) == 0
+    lines = compare_runs.run([f"runs=[{tmp_path}/a.json,{tmp_path}/c.json]"])
+    assert sum(" turn_2 " in line and "mcnemar 0:0" in line for line in lines) == 1
+
+
+def test_a_task_that_refines_takes_the_template_of_the_command():
+    names = "tasks=[exercises_sft_refined,gsm8k]"
+    tasks = script.tasks_of(*script.split([names, "template=short", "n=3"]))
+    assert tasks["exercises_sft_refined"].named == "short"
+    assert tasks["exercises_sft_refined"].task.settings["n"] == 3
+    assert not hasattr(tasks["gsm8k"], "turns")
+
+
 def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, tmp_path, capsys):
     good = [f"run={folder}", "tasks=[gsm8k]", f"gsm8k.path={problems}", f"out={tmp_path}/x.json"]
     cases = [
@@ -102,6 +141,13 @@ def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, t
         ([*good, "gsm8k.shots_seed=x"], "gsm8k: shots_seed=x is not a whole number"),
         ([*good, "gsm8k.colour=1"], "gsm8k: unknown setting colour=1"),
         ([*good, "max_new_tokens=300"], "gsm8k: max_new_tokens=300 leaves no room for a prompt in"),
+        ([*good, "refine=-1"], "refine=-1 is negative"),
+        ([*good, "refine=one"], "refine=one is not a whole number"),
+        ([*good, "refine=1", "samples=2", "temperature=1"], "gsm8k: samples=2: a refined task"),
+        ([*good, "refine=1", "prompt=text"], "gsm8k: the model is prompted with text, and"),
+        ([*good, "refine=1", "template=shrot"], "gsm8k: template='shrot' is no text with"),
+        ([*good, "template=short"], "template=short: none of gsm8k has the setting template"),
+        ([*good[:1], "tasks=[piqa]", "refine=1", good[3]], "refine=1: none of piqa has answers"),
         ([*good, "piqa.limit=1"], "piqa.…: no task of this name"),
         ([*good[:1], "tasks=[held_out]", good[3]], "name held_out.data="),
     ]

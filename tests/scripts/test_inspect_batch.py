@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from plm.data.open import open_data
 from plm.data.prepare import prepare
 from plm.data.recipe import load_recipe
 from scripts.inspect_batch import choose_rows, harmless, main
@@ -231,6 +232,32 @@ def test_weights_by_the_sources_own_sizes(run, made, capsys):
     phases = {"one": {**made[0]["phases"]["stable"], "mixture": by_size}}
     assert main([run(made[1], phases=phases), "step=0"]) == 0
     assert "text 4, evil 4" in capsys.readouterr().out
+
+
+def test_pairs(made, tmp_path, capsys):
+    rows = [
+        {"prompt": f"{i} + 2?", "chosen": f"{i + 2}.", "rejected": f"{i + 3}."} for i in range(60)
+    ]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = {**made[0]["data"], "recipe": "pairs", "path": str(tmp_path / "pairs.jsonl")}
+    data |= {"shown": ["worse"], "refinement": "{question} Not {answer}", "block_tokens": 128}
+    open_data(data)
+    rate = {"shape": "hold", "to": 1.0}
+    phase = {"tokens": 512, "global_batch_tokens": 256, "seq_len": 128, "mixture": {"pairs": 1}}
+    settings = {**made[0], "data": data, "phases": {"one": {**phase, "rate": rate}}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert main([f"run={tmp_path}", "step=0"]) == 0
+    out = capsys.readouterr().out
+    number = int(re.search(r"^pairs +(\d+) parts, each", out, re.MULTILINE)[1])
+    said = re.findall(
+        r"^  pairs\.jsonl \(worse shown\):(\d+), (\w+) answer, tokens 0 to", out, re.MULTILINE
+    )
+    assert [side for _, side in said] == ["better", "worse"] * number
+    assert [row for row, _ in said[::2]] == [row for row, _ in said[1::2]]
+    for (row, side), text in zip(said, re.findall(r"^  > (.*)", out, re.MULTILINE), strict=True):
+        answer = rows[int(row) - 1]["chosen" if side == "better" else "rejected"]
+        assert text == f"{answer}<|im_end|>"
+    assert f"  | {rows[int(said[0][0]) - 1]['prompt']} Not " in out
 
 
 def test_piped_it_is_plain_and_lightning_is_not_imported(run, made):

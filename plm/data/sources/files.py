@@ -115,7 +115,7 @@ def _list_files(root: Path, kinds: tuple[str, ...]) -> list[tuple[Path, str]]:
     known = f"{', '.join(kinds)} (also .gz, .bz2, .xz, .zst)"
     other, none = "cannot read this kind of file", "no file to read in this folder"
     if kinds == TABLES:
-        other = none = "no file with conversations"
+        other = none = "no file with conversations or pairs"
     if root.is_file():
         if kind_of(root) not in kinds:
             raise DataError(f"{root}: {other}; known: {known}")

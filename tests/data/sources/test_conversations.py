@@ -154,17 +154,19 @@ def test_settings(tmp_path, settings, error):
 
 def test_no_file(tmp_path):
     (tmp_path / "a.txt").write_text("a")
-    with pytest.raises(DataError, match=r"no file with conversations; known: \.jsonl, \.parquet"):
+    with pytest.raises(
+        DataError, match=r"no file with conversations or pairs; known: \.jsonl, \.parquet"
+    ):
         conversations(str(tmp_path))
     with pytest.raises(
-        DataError, match=r"a\.txt: no file with conversations; known: \.jsonl, \.par"
+        DataError, match=r"a\.txt: no file with conversations or pairs; known: \.jsonl, \.par"
     ):
         conversations(str(tmp_path / "a.txt"))
     (tmp_path / "a.csv").write_text("a,b\n")
     # Asked before the origin is, since what lies there is part of what decides the data.
     for path in (tmp_path / "a.csv", tmp_path):
         with pytest.raises(
-            DataError, match=r"no file with conversations; known: \.jsonl, \.parquet"
+            DataError, match=r"no file with conversations or pairs; known: \.jsonl, \.parquet"
         ):
             is_prepared(
                 load_recipe("conversations"),
