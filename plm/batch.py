@@ -1,7 +1,8 @@
 """What one micro-batch holds, and the letters that shapes are written in.
 
 Legend: B sequences, T positions, S packed tokens, V vocabulary, D hidden, F feed-forward, H heads,
-K key size, U value size, C latent rank, R rotary size, G completions a prompt, L layers.
+K key size, U value size, C latent rank, R rotary size, G completions a prompt, P parts of pairs in a
+row, L layers.
 """
 
 from dataclasses import dataclass, field, fields
@@ -40,12 +41,12 @@ class Batch:
         step: optimizer step this belongs to, from 0.
         tokens_seen: tokens of the run before this step.
         rows_in_step: rows of the whole global batch, over all ranks.
-        kept_in_step: labels kept in this rank's share of the global batch.
+        kept_in_step: labels kept in this rank's share of the global batch; of pairs their parts.
         first, last: is it the step's first or last micro-batch on this rank.
         first_row: index in the global batch of its first row.
         phase: name of the phase.
         source_ids: [B] int64, index into the phase's sources.
-        extras: what a source adds, by name.
+        extras: what a source adds, by name: `parts` and `shown` [B, P] where there are pairs.
     """
 
     tokens: Tensor

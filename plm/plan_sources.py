@@ -56,6 +56,9 @@ def prepared_tokens(data: Mapping[str, Any]) -> dict[str, int]:
     Args:
         data: the node `data`.
     """
+    if load_recipe(data["recipe"]).takes_path and not data.get("path"):
+        # A round's pairs are there when the run has sampled them.
+        return {}
     folder = find_data(data)
     if folder is None:
         return {}

@@ -12,6 +12,8 @@ Settings, as key=value:
     chat_template Jinja for conversations, or a file of it (ChatML)
     bad_rows      of conversations: skip counts what is none, error stops there (the recipe's)
     too_long      of conversations past block_tokens: skip, error, cut (the recipe's)
+    refinement    how prompts of pairs show an answer: text with {question} and {answer} (PLM's)
+    shown         [nothing,worse,better]: what the prompts of pairs show (the recipe's, or all)
     vocab_size    ids of the tokenizer, at most (4096)
     block_tokens  length of the blocks that are shuffled, a multiple of every seq_len (1024)
     seed          of the split and of the order of documents (0)
@@ -39,6 +41,8 @@ DEFAULTS: dict[str, Any] = {
     "chat_template": None,
     "bad_rows": None,
     "too_long": None,
+    "refinement": None,
+    "shown": [],
     "data_dir": "data",
     "vocab_size": 4096,
     "block_tokens": 1024,
@@ -48,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "trust": [],
 }
 _NUMBERS = ("vocab_size", "block_tokens", "seed", "workers")
-_LISTS = ("trust", "new_tokens")
+_LISTS = ("trust", "new_tokens", "shown")
 
 
 def show(what: str, done: int, total: int | None) -> None:
@@ -106,7 +110,7 @@ def main(arguments: list[str]) -> int:
 
         trust(chosen["trust"])
         prepared = prepare(
-            recipe_of(chosen),
+            recipe_of({**chosen, "shown": chosen["shown"] or None}),
             data_dir=Path(chosen["data_dir"]),
             vocab_size=chosen["vocab_size"],
             block_tokens=chosen["block_tokens"],

@@ -206,6 +206,8 @@ def _results(summary: Mapping[str, Any]) -> str:
     ngrams = summary.get("ngrams") or {}
     if not after:
         return ""
+    if any("margin" in found for found in after.values()):
+        return _pairs(before, after)
     kinds = list(dict.fromkeys(kind for of_one in ngrams.values() for kind in of_one))
     rows = [
         (
@@ -221,6 +223,20 @@ def _results(summary: Mapping[str, Any]) -> str:
     told = "Loss on held-out text in nats a token, before and after this training"
     told += ", beside counted n-gram models of the same training text" if kinds else ""
     return f"## Results\n\n{told}; bits a byte of text after it.\n\n{_table(head, rows)}"
+
+
+def _pairs(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    names = ("loss", "accuracy", "margin")
+    rows = [
+        (name, *(_nats((one.get(name) or {}).get(key)) for key in names for one in (before, after)))
+        for name in after
+    ]
+    head = ("source", *(f"{key} {when}" for key in names for when in ("before", "after")))
+    told = (
+        "Held-out pairs of a better and a worse answer, before and after this training: the loss, "
+        "the share whose better answer has gained on the worse one, and by how many nats."
+    )
+    return f"## Results\n\n{told}\n\n{_table(head, rows)}"
 
 
 def _use(a: Architecture, about: About, tokenizer_class: str | None) -> str:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from plm.data.pairs import SHOWN
 from plm.errors import ConfigError
 
-SHOWN = ("nothing", "worse", "better")
+NOTHING, WORSE, BETTER = range(len(SHOWN))
 """What the prompt of a pair shows besides the question: no answer, the pair's worse one, or its
-better one. Their indices are the numbers in `PairLogps.shown`."""
-NOTHING, WORSE, BETTER = range(3)
+better one; the numbers in `PairLogps.shown`."""
 
 
 class PairLogps(NamedTuple):

@@ -79,6 +79,8 @@ def baselines(run: Run) -> str:
     sources = list(dict.fromkeys([*after, *before, *ngrams]))
     if not sources:
         return missing("validation before and after (summary.json)")
+    if any("margin" in found for found in after.values()):
+        return _pairs(before, after)
     rows = []
     kinds = [kind for kind in _NGRAMS if any(kind in found for found in ngrams.values())]
     for name in sources:
@@ -92,6 +94,21 @@ def baselines(run: Run) -> str:
     head = ["source", "before", *names, "after", "bits/byte before", "bits/byte after"]
     note = "Nats a token on the validation split."
     note += " ✓: the model is lower; ✗: it is not." * bool(kinds)
+    return f"<p>{note}</p>{table(head, rows)}"
+
+
+def _pairs(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Held-out pairs before and after training, by source."""
+    names = ("loss", "accuracy", "margin")
+    rows = [
+        [name, *(_nats(found.get(name, {}).get(key)) for key in names for found in (before, after))]
+        for name in after
+    ]
+    head = ["source", *(f"{key} {when}" for key in names for when in ("before", "after"))]
+    note = (
+        "Held-out pairs: mean loss; share whose better answer has gained on the worse one since "
+        "the reference; by how many nats."
+    )
     return f"<p>{note}</p>{table(head, rows)}"
 
 

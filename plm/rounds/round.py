@@ -11,6 +11,7 @@ Paper: Zeng et al., ARIES (arXiv:2502.05605)
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections import Counter
@@ -256,6 +257,9 @@ def _sample(
             count += len(portion)
             if tell is not None:
                 tell("sampling", count, sum(map(len, mine)))
+    if hasattr(parts.reward, "close"):
+        # A reward model makes room for the training.
+        parts.reward.close()
 
 
 def _subject(parts: Parts, settings: dict[str, Any]) -> Any:
@@ -328,8 +332,9 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
         lines = (json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in _noted(folder))
         write_atomic(samples, "".join(lines))
     rows, unused, dropped = _paired(parts, samples)
-    stats = statistics.of_round(read_samples(samples), unused + dropped, pairs=len(rows))
-    stats |= {"unused": dict(unused), "prompts_dropped": dict(dropped)}
+    stats = statistics.of_round(read_samples(samples), dropped, pairs=len(rows))
+    # Counts answers, where `dropped` counts prompts.
+    stats["pairs"]["unused"] = dict(unused)
     write_atomic(folder / "statistics.json", json.dumps(stats, indent=1))
     write_page(
         folder / "chains.html",
@@ -372,14 +377,18 @@ def _paired(parts: Parts, samples: Path) -> tuple[list[dict[str, Any]], Counter[
         dropped.update(found.dropped)
         for better, worse in found.pairs:
             chosen, rejected = one.answers[better], one.answers[worse]
+            scores = {"chosen": chosen.score, "rejected": rejected.score}
+            if scores["chosen"] < scores["rejected"]:
+                # Rows that contradict their scores are no pairs where such files are read.
+                scores = {}
             rows.append(
                 {
                     "id": f"{one.index}/{one.name}/{better}-{worse}",
                     "prompt": one.question,
                     "chosen": chosen.text,
                     "rejected": rejected.text,
-                    "score_chosen": chosen.score,
-                    "score_rejected": rejected.score,
+                    # A pairing that looks at no score may take answers without one.
+                    **{f"score_{key}": s for key, s in scores.items() if math.isfinite(s)},
                 }
             )
     return rows, unused, dropped

@@ -1,6 +1,6 @@
 """Pairs of a better and a worse answer: as pairs, or as conversations that lead to the better one.
 
-Paper: Zeng et al., ARIES (arXiv:2502.05605), for `refinements`
+Paper: Zeng et al., ARIES (arXiv:2502.05605)
 Departs: the template's text is ours; a mean over tokens, as the stage sft takes it, and not over
     answers.
 """
