@@ -1,7 +1,7 @@
 """What one micro-batch holds, and the letters that shapes are written in.
 
 Legend: B sequences, T positions, S packed tokens, V vocabulary, D hidden, F feed-forward, H heads,
-K key size, U value size, C latent rank, R rotary size, G completions a prompt, P parts of pairs in a
+K key size, U value size, C latent rank, R rotary size, G completions a prompt, P parts of pairs a
 row, L layers.
 """
 

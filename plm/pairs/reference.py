@@ -17,8 +17,8 @@ from plm.data.loader import assemble, cumulative_lengths
 from plm.data.order import Windows
 from plm.errors import CheckpointError
 from plm.model.context import Context
-from plm.preference.common import PairLogps
 from plm.pairs.logps import pair_logps
+from plm.preference.common import PairLogps
 
 log = logging.getLogger("plm")
 
@@ -30,7 +30,8 @@ class Reference:
 
     Args:
         tables: of each source's train split and held-out split, `<source>/train` and
-            `<source>/val`, [parts, 2] fp32: the better and the worse answer's.
+            `<source>/val`, [parts, 2] fp32: the better and the worse answer's, NaN for parts that
+            the run does not read.
         names: the sources in the order that batches number them in.
     """
 
@@ -55,13 +56,16 @@ class Reference:
         """Run the reference over all pairs: the model as it begins, or the one that is named."""
         model = _reference_model(job)
         names, tables = job.order.names, {}
+        read = {f"{name}/train": starts for name, starts in _read(job).items()}
         streams = {f"{name}/train": job.prepared.streams[name] for name in names}
-        streams |= {f"{name}/val": job.prepared.held_out[name] for name in names}
-        total = sum(stream.n_parts for stream in streams.values())
-        log.info("reference log-probabilities of %s parts of pairs, once", f"{total:,}")
+        for name in names:
+            stream = streams[f"{name}/val"] = job.prepared.held_out[name]
+            read[f"{name}/val"] = _measured(stream, job.settings["validation"]["windows"])
+        total = sum(map(len, read.values()))
+        log.info("reference log-probabilities of the pairs in %s windows, once", f"{total:,}")
         with job.stage.trainer.precision_plugin.val_step_context():
             for key, stream in streams.items():
-                tables[key] = _table(job, model, stream)
+                tables[key] = _table(job, model, stream, read[key])
         return cls(tables, names)
 
     def write(self, folder: Path) -> None:
@@ -103,11 +107,27 @@ def _reference_model(job: Any) -> nn.Module:
     return found.model.to(job.stage.device).eval()
 
 
-def _table(job: Any, model: nn.Module, stream: Any) -> Tensor:
+def _read(job: Any) -> dict[str, np.ndarray]:
+    """Where the windows begin that the run reads, by source."""
+    order, found = job.order, {name: [] for name in job.order.names}
+    for planned in order.plan.phases:
+        windows = order.windows_of(planned.first_step, planned.steps)
+        for number, name in enumerate(order.names):
+            found[name].append(windows.offset[windows.source == number])
+    return {name: np.unique(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def _measured(stream: Any, windows: int) -> np.ndarray:
+    """Where the held-out windows begin that are looked at, evenly spread."""
+    count = min(windows, stream.n_windows)
+    return np.arange(count, dtype=np.int64) * stream.n_windows // max(count, 1) * stream.size
+
+
+def _table(job: Any, model: nn.Module, stream: Any, starts: np.ndarray) -> Tensor:
+    """[parts, 2]; NaN for those in no window that is read."""
     device = job.stage.device
     table = torch.zeros(stream.n_parts, 2, device=device)
     shared = {"rank": job.rank, "world_size": job.world, "device": device}
-    starts = np.arange(stream.n_windows, dtype=np.int64) * stream.size
     rows = job.settings["micro_batch_size"]
     theta = job.stage.rope_theta
     for parts, found, real in scored(model, stream, starts, rows=rows, rope_theta=theta, **shared):
@@ -115,6 +135,9 @@ def _table(job: Any, model: nn.Module, stream: Any) -> Tensor:
         table[parts[real]] = both[real]
     if job.world > 1:
         torch.distributed.all_reduce(table)
+    within = stream.extras(starts)["parts"]
+    unread = np.setdiff1d(np.arange(stream.n_parts), within[within >= 0])
+    table[torch.from_numpy(unread).to(device)] = torch.nan
     return table.cpu()
 
 
@@ -199,8 +222,7 @@ def measure(
     time."""
     found = {}
     for name, stream in streams.items():
-        count = min(windows, stream.n_windows)
-        starts = np.arange(count, dtype=np.int64) * stream.n_windows // max(count, 1) * stream.size
+        starts = _measured(stream, windows)
         sums: dict[str, Tensor] = {}
         table = None
         if stage.reference is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from plm import handoff, pretrained
+from plm.data.order import Windows
 from plm.errors import CheckpointError
 from plm.pairs.reference import Reference, measure
 from plm.preference.aries import aries
@@ -25,11 +26,27 @@ from tests.pairs.made import (
 )
 
 
-def job_of(stage, streams: dict, held_out: dict, **settings) -> SimpleNamespace:
+def order_of(streams: dict, most: int = 99) -> SimpleNamespace:
+    """An order that reads the first windows of each source, all in one step, the last one twice."""
+    names = list(streams)
+    read = [
+        (number, window * streams[name].size)
+        for number, name in enumerate(names)
+        for window in range(min(most, streams[name].n_windows))
+    ]
+    source, offset = np.array([*read, read[-1]]).T
+    windows = Windows(source, offset, np.zeros_like(source), streams[names[0]].size)
+    phase = SimpleNamespace(first_step=0, steps=1)
+    plan = SimpleNamespace(phases=[phase])
+    return SimpleNamespace(names=names, plan=plan, windows_of=lambda step, steps: windows)
+
+
+def job_of(stage, streams: dict, held_out: dict, most=99, **settings) -> SimpleNamespace:
     """What `Reference.made` asks of a run's parts, on one rank."""
     stage.trainer = _Trainer
+    settings = {"validation": {"windows": 99}, **settings}
     return SimpleNamespace(
-        order=SimpleNamespace(names=list(streams)),
+        order=order_of(streams, most),
         prepared=SimpleNamespace(streams=streams, held_out=held_out),
         stage=stage,
         settings={"micro_batch_size": 2, "reference": None, **settings},
@@ -77,6 +94,20 @@ def test_every_part_is_scored_at_its_number(made, rows):
             wanted = expected(model, of_split[name], pairs[f"{name}/{split}"])
             assert table.dtype == torch.float32
             torch.testing.assert_close(table.double(), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_what_is_not_read_is_not_scored(made):
+    _, streams, held_out = made
+    stage = stage_of(tiny(), plan_of(streams))
+    job = job_of(stage, streams, held_out, most=1, validation={"windows": 1})
+    found, whole = Reference.made(job), Reference.made(job_of(stage, streams, held_out))
+    for key, table in found.tables.items():
+        name, split = key.split("/")
+        stream = {"train": streams, "val": held_out}[split][name]
+        read = np.isin(np.arange(stream.n_parts), stream.extras(np.zeros(1, int))["parts"])
+        assert 0 < read.sum() < stream.n_parts
+        torch.testing.assert_close(table[read], whole.tables[key][read])
+        assert table[~read].isnan().all()
 
 
 def test_ranks_fill_in_one_table(made, monkeypatch):
