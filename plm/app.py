@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from plm import handoff, launch, pipeline
 from plm.config import build, check_targets, plain, trust
 from plm.errors import ConfigError, Interrupted, PlmError
+from plm.pairs.settle import settle_pairs
 from plm.phases import Plan
 from plm.run import RunFolder
 
@@ -35,7 +36,7 @@ def settle(config: Any) -> dict[str, Any]:
     settings["command"] = " ".join(["python", "train.py", *sys.argv[1:]])
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
     _check_tokenizer(settings)
-    _settle_pairs(settings)
+    settle_pairs(settings)
     longest = Plan.read(settings["phases"]).max_seq_len
     if longest > settings["model"]["max_position_embeddings"]:
         raise ConfigError(
@@ -59,33 +60,6 @@ def _take_path(settings: dict[str, Any]) -> None:
         if phase is not None and not set(phase.get("mixture") or {}) <= set(sources):
             even = dict.fromkeys(sources, 1.0)
             phase |= {"mixture": even, "mixture_to": {}, "temperature": 1.0}
-
-
-def _settle_pairs(settings: dict[str, Any]) -> None:
-    """Which prompts a preference loss wants its pairs behind; and whether it, and a round, can be.
-
-    Raises:
-        ConfigError: a setting of either that cannot work.
-    """
-    node = settings["stage"].get("preference")
-    if node is not None:
-        from plm.preference.common import check, shown_by
-
-        loss = build(node)
-        check(loss)
-        if settings["data"].get("shown") is None:
-            settings["data"]["shown"] = list(shown_by(loss))
-    elif "preference" in settings["stage"]:
-        raise ConfigError("preference is missing: choose a loss, for example preference=aries")
-    if settings.get("candidates"):
-        from plm.rounds.round import Parts
-
-        if settings["data"].get("path"):
-            raise ConfigError(
-                f"data.path={settings['data']['path']}: this run samples its own pairs; take "
-                "+experiment=plm_preference for pairs that are there already"
-            )
-        Parts.of(settings)
 
 
 def _check_tokenizer(settings: dict[str, Any]) -> None:

@@ -99,6 +99,11 @@ def explain(error: BaseException, configs: Path, name: str = "train") -> str | N
         seen = seen.__cause__
     if isinstance(error, PermissionError):
         return f"runs_dir: {error.filename} cannot be written: {error.strerror}"
+    if isinstance(error, ValueError) and "Config group override must be a string" in str(error):
+        # Hydra (1.3) names no group.
+        empty = [w.split("=")[0] for w in sys.argv[1:] if w.lower().endswith(("=null", "=~", "="))]
+        group = next((w for w in empty if (configs / w.split("@")[0]).is_dir()), "a group")
+        return f"{group}=null: a group takes the name of a choice; ~{group} leaves it out"
     if seen is None:
         return None
     text = " ".join(str(error).split())

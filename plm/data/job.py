@@ -199,7 +199,8 @@ class Job:
                 raise DataError(
                     f"source {name} is too small: {about[part]['documents']} {what} in {part} fill"
                     f" {windows} windows of block_tokens={self.block_tokens}, it needs "
-                    f"{least}; give it more, a larger split.val_share or a smaller block_tokens"
+                    f"{least}; give it more, a larger split.val_share, or another block_tokens "
+                    "(a smaller one makes more windows, a larger one leaves fewer out)"
                     + dropped(about["steps"], self._root(name))
                 )
 

@@ -115,8 +115,8 @@ def dropped(stats: Mapping[str, Any]) -> str:
     kept, left = stats["pairs"]["kept"], stats["pairs"]["dropped"]
     if kept is None:
         return ""
-    counts = {"kept": kept, **{f"dropped: {why}": number for why, number in left.items()}}
-    return table(["pairs", "number"], [(name, f"{n:,}") for name, n in counts.items()])
+    counts = {"pairs": kept, **{f"prompts without: {why}": number for why, number in left.items()}}
+    return table(["", "number"], [(name, f"{n:,}") for name, n in counts.items()])
 
 
 def preference(run: Run) -> str:

@@ -26,7 +26,7 @@ def rows(path: str | None, *, field: str = "prompt") -> Prompts:
         field: of a row, text.
     Raises:
         ConfigError: no path.
-        DataError: no such file or field, or a question that is empty.
+        DataError: no such file or field, or a question that is empty or no UTF-8.
     """
     if not path:
         raise ConfigError("prompts.path is missing: a .jsonl with your questions")
@@ -36,5 +36,7 @@ def rows(path: str | None, *, field: str = "prompt") -> Prompts:
         question: Any = row[field].strip()
         if not question:
             raise DataError(f"{path} row {number}: {field} is empty")
+        if not question.isascii() and question != question.encode("utf-8", "ignore").decode():
+            raise DataError(f"{path} row {number}: {field} holds half a character (a surrogate)")
         items.append(Item(f"row {number}", question, question, ""))
     return Prompts(items)

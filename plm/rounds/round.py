@@ -17,6 +17,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,13 @@ import numpy as np
 import torch
 
 from plm.checkpoint import write_atomic
-from plm.config import build
 from plm.data.order import permute
-from plm.errors import CheckpointError, ConfigError, DataError
+from plm.errors import CheckpointError, DataError
 from plm.evaluation.common import digest_of, seed_of
-from plm.reward.common import Example, check, score
+from plm.reward.common import Example, score
 from plm.rounds import statistics
 from plm.rounds.common import Sampled
-from plm.rounds.template import Template
+from plm.rounds.parts import Parts
 
 log = logging.getLogger("plm")
 
@@ -47,64 +47,6 @@ Tell = Callable[[str, int, int | None], None]
 def wanted(settings: dict[str, Any]) -> bool:
     """Whether a run makes its own pairs."""
     return bool(settings.get("candidates"))
-
-
-@dataclass
-class Parts:
-    """What a round is made of, built.
-
-    Attributes:
-        task: the prompts: `items`, and `grade` where answers can be verified.
-        candidates, reward, pairing: the choices.
-        template: how an answer is shown.
-        number: prompts that are drawn.
-        seed: of the prompts' order and of every draw.
-        rows: sequences that grow at a time.
-        compiled: as for plm.rollout.engine.Engine.
-    """
-
-    task: Any
-    candidates: Callable[..., Any]
-    reward: Callable[..., Any]
-    pairing: Callable[..., Any]
-    template: Template
-    number: int
-    seed: int
-    rows: int
-    compiled: bool | str
-
-    @classmethod
-    def of(cls, settings: dict[str, Any]) -> "Parts":
-        """From the settings `prompts`, `candidates`, `reward`, `pairing`, `refinement`, `round`.
-
-        Raises:
-            ConfigError: one is missing or cannot work, said before anything is sampled.
-        """
-        for key in ("prompts", "reward", "pairing"):
-            if not settings.get(key):
-                raise ConfigError(f"{key} is missing: a round with candidates needs one")
-        own = settings["round"]
-        if not settings.get("init_from"):
-            raise ConfigError("init_from=<run> is missing: a round samples from that model")
-        if own["prompts"] < 1 or own["rows"] < 1:
-            raise ConfigError(
-                f"round.prompts={own['prompts']} and round.rows={own['rows']} must be at least 1"
-            )
-        built = {key: build(settings[key]) for key in ("candidates", "reward", "pairing")}
-        task, template = build(settings["prompts"]), Template(settings["refinement"]["text"])
-        check(built["reward"], graded=hasattr(task, "grade"))
-        # Of no question, and of no answers: their settings are looked at.
-        built["candidates"](None, [], template, [])
-        built["pairing"]([])
-        return cls(
-            task=task,
-            template=template,
-            number=own["prompts"],
-            seed=own["seed"],
-            rows=own["rows"],
-            compiled=own["compiled"],
-            **built,
-        )
 
 
 @dataclass
@@ -161,25 +103,29 @@ def made(
         else:
             first = _first(parts, start)
             _sample(parts, folder, first, settings, rank, world_size, tell)
-        _together(world_size)
+        _together(settings, world_size)
         if rank == 0:
             _finish(parts, folder, first, name=run.name)
-        _together(world_size)
+        _together(settings, world_size)
     told = json.loads((folder / TOLD).read_text(encoding="utf-8"))
     return Round(folder, told)
 
 
-def _together(world_size: int) -> None:
+def _together(settings: dict[str, Any], world_size: int) -> None:
     """Wait for the other processes."""
     if world_size == 1:
         return
     import torch.distributed as dist
 
     if not dist.is_initialized():
+        from plm.precision import accelerator_of
         from plm.strategies import backend
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        dist.init_process_group(backend(device))
+        accelerator = accelerator_of(settings["trainer"]["accelerator"])
+        if accelerator == "cuda":
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        # One process may have hours of prompts left that another had done before a stop.
+        dist.init_process_group(backend(accelerator), timeout=timedelta(days=1))
     dist.barrier()
 
 
@@ -247,6 +193,8 @@ def _sample(
     subject = _subject(parts, settings)
     journal = folder / f"samples-{rank}-of-{world_size}.part"
     with journal.open("a", encoding="utf-8") as file:
+        # A stop may have torn the last line: what follows must not become a part of it.
+        file.write("\n" if file.tell() else "")
         count = 0
         for portion in mine:
             asked = [(index, items[chosen[index - first]]) for index in portion]
@@ -271,19 +219,13 @@ def _subject(parts: Parts, settings: dict[str, Any]) -> Any:
     cuda = accelerator_of(settings["trainer"]["accelerator"]) == "cuda"
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if cuda else None
     narrow = cuda and settings["precision"] != "fp32" and torch.cuda.is_bf16_supported(False)
-    subject = subject_of(
+    return subject_of(
         found,
         rows=parts.rows,
         device=device,
         dtype=torch.bfloat16 if narrow else None,
         compiled=parts.compiled,
     )
-    if subject.chat is None:
-        raise ConfigError(
-            f"init_from={settings['init_from']} knows no conversations, and pairs are answers to "
-            "what a user says: begin from a run of +experiment=plm_sft"
-        )
-    return subject
 
 
 def _answered(parts: Parts, subject: Any, asked: Sequence[tuple[int, Any]]) -> Iterator[Sampled]:
@@ -307,7 +249,9 @@ def _noted(folder: Path) -> list[Sampled]:
     """What processes of this try and of earlier ones have noted; a torn last line is no line."""
     found: dict[int, Sampled] = {}
     for path in sorted(folder.glob("samples-*.part")):
-        for line in path.read_text(encoding="utf-8").splitlines():
+        # By bytes and not by characters: a stop may have torn one, and text that a model draws
+        # holds characters that end a line elsewhere.
+        for line in path.read_bytes().split(b"\n"):
             try:
                 one = Sampled.of(json.loads(line))
             except (ValueError, TypeError, KeyError):
@@ -329,7 +273,9 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
 
     samples = folder / SAMPLES
     if not samples.is_file():
-        lines = (json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in _noted(folder))
+        noted = _noted(folder)
+        assert [one.index for one in noted] == list(range(first, first + parts.number))
+        lines = (json.dumps(one.plain(), ensure_ascii=False) + "\n" for one in noted)
         write_atomic(samples, "".join(lines))
     rows, unused, dropped = _paired(parts, samples)
     stats = statistics.of_round(read_samples(samples), dropped, pairs=len(rows))
@@ -347,10 +293,10 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
     for line in statistics.lines(stats):
         log.info("%s", line)
     if not rows:
-        why = ", ".join(f"{reason} {count}" for reason, count in dropped.most_common())
         raise DataError(
-            f"round: no pair is left of {stats['prompts']} prompts ({why}); see {samples}; draw "
-            "more answers (candidates.answers), other prompts, or choose another pairing"
+            f"round: no pair is left of {stats['prompts']} prompts ({_counts(dropped)}; their "
+            f"answers: {_counts(unused)}); see {samples}; draw more answers "
+            "(candidates.answers), take other prompts, or choose another reward or pairing"
         )
     write_atomic(folder / PAIRS, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
     for path in folder.glob("samples-*.part"):
@@ -364,6 +310,10 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
         "tokens": stats["tokens"],
     }
     write_atomic(folder / TOLD, json.dumps(told, indent=1))
+
+
+def _counts(reasons: Counter[str]) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
 
 
 def _paired(parts: Parts, samples: Path) -> tuple[list[dict[str, Any]], Counter[str], Counter[str]]:

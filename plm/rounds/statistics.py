@@ -234,7 +234,7 @@ def headline(stats: Mapping[str, Any]) -> str:
         text += f"; {stats['pairs']['kept']:,} pairs kept"
     dropped = {why: number for why, number in stats["pairs"]["dropped"].items() if number}
     if dropped:
-        text += "; dropped: " + ", ".join(f"{why} {n:,}" for why, n in dropped.items())
+        text += "; prompts without: " + ", ".join(f"{why} {n:,}" for why, n in dropped.items())
     return text
 
 

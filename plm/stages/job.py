@@ -10,6 +10,7 @@ from plm import checkpoint, handoff
 from plm.callbacks.progress import DataProgress
 from plm.config import build
 from plm.data.epochs import check_epochs
+from plm.data.manifest import losses
 from plm.data.open import open_data
 from plm.data.order import Order
 from plm.errors import ConfigError
@@ -81,6 +82,9 @@ class Job:
                 shown.close()
             node = self.round.data(node)
         self.prepared = open_data(node, self.rank)
+        if self.round is not None and self.rank == 0:
+            for lost in losses(self.prepared.manifest):
+                log.info("dropped  %s", lost.text)
         if self.start.everything:
             check_data(self.start, self.settings, self.prepared)
 

@@ -7,7 +7,7 @@ of one micro-batch are ever held. What the reference gives the answers is comput
 first step.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from torch import Tensor
 from plm.batch import Batch, LossSum
 from plm.errors import ConfigError
 from plm.model.context import Context
-from plm.preference.common import SHOWN, PairLogps, margins, needs_reference
-from plm.pairs.logps import pair_logps, subset
+from plm.pairs.logps import pair_logps
 from plm.pairs.reference import Reference, measure
+from plm.preference.common import SHOWN, PairLogps, margins, needs_reference, shown_by
 from plm.stages.base import Stage
 
 
@@ -47,13 +47,7 @@ class Preference(Stage):
         losses: Mapping[str, Any],
         **settings: Any,
     ) -> None:
-        if sft_weight < 0:
-            raise ConfigError(f"stage.sft_weight={sft_weight} is negative; 0 switches it off")
-        if losses:
-            raise ConfigError(
-                f"losses.{next(iter(losses))}: stage=preference has its loss in `preference`, "
-                f"divided by pairs and not by tokens; set losses.{next(iter(losses))}=null"
-            )
+        refuse(sft_weight, losses)
         super().__init__(model, losses={"preference": preference}, **settings)
         self.preference, self.sft_weight = preference, sft_weight
         self.reference: Reference | None = None
@@ -111,7 +105,7 @@ class Preference(Stage):
             beside = policy._replace(chosen=better, rejected=worse)
         loss = self.preference(policy, beside)
         with torch.no_grad():
-            said = figures(policy, beside, self._beta())
+            said = figures(policy, beside, self._beta(), shown_by(self.preference))
         if self.sft_weight:
             nll = -policy.chosen / policy.chosen_tokens.clamp(min=1)
             said["pref/nll"] = LossSum(nll.sum(), loss.count)
@@ -148,8 +142,29 @@ class Preference(Stage):
             self.reference = Reference.read(folder)
 
 
-def figures(policy: PairLogps, reference: PairLogps | None, beta: float | None) -> dict:
+def refuse(sft_weight: float, losses: Mapping[str, Any]) -> None:
+    """Refuse what the stage cannot do; also asked before a round samples for it.
+
+    Raises:
+        ConfigError: sft_weight is negative, or there are other losses.
+    """
+    if sft_weight < 0:
+        raise ConfigError(f"stage.sft_weight={sft_weight} is negative; 0 switches it off")
+    if losses:
+        name = next(iter(losses))
+        raise ConfigError(
+            f"losses.{name}: stage=preference has its loss in `preference`, divided by pairs and "
+            f"not by tokens; set losses.{name}=null"
+        )
+
+
+def figures(
+    policy: PairLogps, reference: PairLogps | None, beta: float | None, kinds: Sequence[str]
+) -> dict[str, LossSum]:
     """What is logged of N parts: sums and counts by name.
+
+    The names depend on the settings alone, not on the parts: ranks add up what each has under one
+    name, and one of them may have no part of a kind.
 
     D is the better answer's log-ratio less the worse one's, in nats; where the loss has no
     reference the ratio is the log-probability itself. `pref/kl` is the mean log-ratio of both
@@ -160,21 +175,20 @@ def figures(policy: PairLogps, reference: PairLogps | None, beta: float | None) 
         chosen=torch.zeros_like(policy.chosen), rejected=torch.zeros_like(policy.rejected)
     )
     base = zero if reference is None else reference
-    found = {"": margins(policy, base)}
+    distance = margins(policy, base)
     said = {}
 
     def add(name: str, values: Tensor) -> None:
         said[f"pref/{name}"] = LossSum(values.double().sum(), torch.tensor(len(values)))
 
-    add("margin", found[""])
-    add("accuracy", found[""] > 0)
-    for number, shown in enumerate(SHOWN):
-        own = subset(policy, policy.shown == number)
-        if len(own.chosen):
-            add(f"d_{shown}", found[""][policy.shown == number])
-            add(f"accuracy_{shown}", found[""][policy.shown == number] > 0)
-            if beta is not None and number:
-                add(f"beta_d_{shown}", beta * found[""][policy.shown == number])
+    add("margin", distance)
+    add("accuracy", distance > 0)
+    for kind in kinds:
+        own = distance[policy.shown == SHOWN.index(kind)]
+        add(f"d_{kind}", own)
+        add(f"accuracy_{kind}", own > 0)
+        if beta is not None and kind != SHOWN[0]:
+            add(f"beta_d_{kind}", beta * own)
     ratios = torch.cat((policy.chosen - base.chosen, policy.rejected - base.rejected))
     if reference is not None:
         add("kl", ratios)

@@ -61,7 +61,7 @@ def test_turns_groups_and_drops_of_a_round(run_folder):
     assert 'data-head="wrong → right">50.0\u00a0%<' in section
     assert 'data-head="copies">50.0\u00a0%<' in section
     assert "<summary>by group (2)</summary>" in section and '">&lt;sums&gt;</th>' in section
-    assert "dropped: equal &lt;scores&gt;</th>" in section and ">1,234</td>" in section
+    assert "prompts without: equal &lt;scores&gt;</th>" in section and ">1,234</td>" in section
     assert "turn 1, &lt;sums&gt;: 100.0 %" in section and "turn 0, &lt;sums&gt;: 0.0 %" in section
     assert "href" not in section and "<sums>" not in section
 

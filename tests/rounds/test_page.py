@@ -87,7 +87,8 @@ def test_answers_that_refine_nothing_stand_in_one_row(tmp_path):
 def test_figures_and_template_are_told(tmp_path):
     stats = of_round(ROUND, {"equal scores": 7}, pairs=5)
     page = _page(tmp_path, statistics=stats)
-    assert "5 pairs kept; dropped: equal scores 7" in page and "dropped: equal scores<" in page
+    assert "5 pairs kept; prompts without: equal scores 7" in page
+    assert "prompts without: equal scores<" in page
     assert TEMPLATE.sha256 in page and "{question} &amp; &lt;b&gt;\n{answer}</pre>" in page
     assert "3 of 3 chains" in page
     assert "pairs kept" not in _page(tmp_path)

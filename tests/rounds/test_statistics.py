@@ -115,7 +115,7 @@ def test_the_order_of_prompts_changes_nothing():
 def test_lines_line_up():
     some = [prompt(0, [("a", 0.0), ("b", 1.0)], group="sums"), prompt(1, [("a", 1.0), ("a", 1.0)])]
     told = lines(of_round(some, {"equal": 3, "none": 0}, pairs=1_000))
-    assert told[0] == "2 prompts, 4 answers, 4 tokens; 1,000 pairs kept; dropped: equal 3"
+    assert told[0] == "2 prompts, 4 answers, 4 tokens; 1,000 pairs kept; prompts without: equal 3"
     assert told[1].split() == (
         "group turn answers tokens right w→r r→w w→r/0 r→w/0 copied length cut".split()
     )

@@ -73,6 +73,7 @@ RUN = "+experiment=plm_pretrain"
 MISTAKES = [
     ([RUN, "scal=nano", "gpu=H100"], "scal is not a setting; in the configuration did you mean"),
     ([RUN, "scale=nanno"], "scale=nanno is not a choice; did you mean nano?"),
+    ([RUN, "scale=null"], "scale=null: a group takes the name of a choice; ~scale leaves it out"),
     ([RUN, "gpu=H300", "scale=test"], "gpu=H300 is not in the table of GPUs; nearest: "),
     ([RUN, "gpus=many"], "gpus=many is not a number"),
     ([RUN, "json=yes"], "json=yes is not true or false"),
