@@ -51,6 +51,13 @@ class Terminal:
         environment = {**os.environ, "TERM": "xterm", "PYTHONUTF8": "1"}
         environment.pop("NO_COLOR", None)
         command = [sys.executable, "scripts/chat.py", *arguments]
+
+        def begin() -> None:
+            # A shell lets what it starts in the background ignore Ctrl-C, and its children too.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            # Its own session, with this as the terminal that Ctrl-C comes from.
+            os.login_tty(child)
+
         self.process = subprocess.Popen(
             command,
             stdin=child,
@@ -58,8 +65,7 @@ class Terminal:
             stderr=child,
             cwd=ROOT,
             env=environment,
-            # Its own session, with this as the terminal that Ctrl-C comes from.
-            preexec_fn=lambda: os.login_tty(child),
+            preexec_fn=begin,
         )
         os.close(child)
         self.parent, self.seen = parent, ""
