@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from plm.errors import ConfigError
-from plm.evaluation.answers import answer_of, normalised, same_number, same_text
+from plm.evaluation.answers import answer_of, foreign_digits, normalised, same_number, same_text
 from plm.evaluation.common import counted
 from plm.evaluation.generated import Generated, Item, drawing
 from plm.evaluation.kinds import check_kinds, unknown
@@ -40,6 +40,7 @@ def exercises(
     trained: list[dict[str, Any]] | None = None,
     shots: int = 0,
     lookup: bool = False,
+    steps: bool = True,
     **draw: Any,
 ) -> Generated:
     """Accuracy on families of problems, each item one that training has not seen.
@@ -55,6 +56,7 @@ def exercises(
             most similar trained problem: what remembering alone would reach.
         shots: worked problems before the question, for a model prompted with text; made with seeds
             of their own, so they are no item.
+        steps: whether the items' solutions have their steps, or are the answer alone.
         draw: settings of `plm.evaluation.generated.Drawing`.
     Raises:
         ConfigError: a family that is not there, a value of the wrong kind, or seeds that meet
@@ -67,7 +69,7 @@ def exercises(
         "trained": [] if trained is None else trained,
         "shots": shots,
     }
-    check_kinds({**settings, "lookup": lookup}, _KINDS)
+    check_kinds({**settings, "lookup": lookup, "steps": steps}, _KINDS)
     for family, generator in families.items():
         if generator is not None and not isinstance(generator, dict):
             raise ConfigError(f"families.{family}={generator} is not a mapping, {{}} or null")
@@ -79,7 +81,7 @@ def exercises(
     def items() -> tuple[list[Item], list[str]]:
         found, notes = [], []
         for family in sorted(families):
-            some, said = _family(family, dict(families[family] or {}), settings)
+            some, said = _family(family, dict(families[family] or {}), settings, steps)
             found += some
             notes += said
         return found, notes
@@ -98,7 +100,8 @@ def exercises(
 
 
 _KINDS = {
-    "families": dict, "n": int, "items_seed": int, "trained": list, "shots": int, "lookup": bool
+    "families": dict, "n": int, "items_seed": int, "trained": list, "shots": int, "lookup": bool,
+    "steps": bool,
 }  # fmt: skip
 
 
@@ -125,7 +128,7 @@ _TRIES = 4
 
 
 def _family(
-    family: str, generator: dict[str, Any], settings: dict[str, Any]
+    family: str, generator: dict[str, Any], settings: dict[str, Any], steps: bool
 ) -> tuple[list[Item], list[str]]:
     """The items of one family, and what was left out."""
     n, seed, shots = settings["n"], settings["items_seed"], settings["shots"]
@@ -145,7 +148,8 @@ def _family(
         text = f"{examples}Question: {problem.question}\nSolution:\n"
         more = {"family": family, "entry": problem.entry}
         name = f"{family}/{problem.number}"
-        items.append(Item(name, problem.question, text, problem.answer, family, more))
+        solution = _solution(problem.small, steps)
+        items.append(Item(name, problem.question, text, problem.answer, family, more, solution))
         if len(items) == n:
             break
     notes = []
@@ -174,12 +178,14 @@ class _Problem(NamedTuple):
     answer: str
     entry: dict[str, Any]
     steps: str
+    small: Any
 
 
 def _problems(family: str, generator: dict[str, Any], seed: int, size: int) -> Iterator[_Problem]:
     """A stretch of problems, worded as training words them where it has worked solutions."""
     import reasoning_gym
 
+    from plm.data.sources.small_steps import SMALL_STEPS
     from plm.data.sources.solutions import SOLVERS
 
     _check_generator(family, generator)
@@ -191,15 +197,25 @@ def _problems(family: str, generator: dict[str, Any], seed: int, size: int) -> I
         raise ConfigError(f"families.{family}: {generator}: {error}") from error
     for place in range(size):
         entry = dataset[place]
-        question, answer, steps = entry["question"].strip(), entry["answer"], ""
+        question, answer, steps, small = entry["question"].strip(), entry["answer"], "", None
         if family in SOLVERS:
-            worked = SOLVERS[family]({**entry["metadata"], "question": entry["question"]})
+            told = {**entry["metadata"], "question": entry["question"]}
+            worked, small = SOLVERS[family](told), SMALL_STEPS[family](told)
             if worked is None:
                 continue
             question, answer = worked.question, worked.answer
             steps = "".join(f"{step}\n" for step in worked.steps)
         if answer is not None:
-            yield _Problem(seed + place, question, str(answer), entry, steps)
+            yield _Problem(seed + place, question, str(answer), entry, steps, small)
+
+
+def _solution(worked: Any, steps: bool) -> str:
+    """As training on conversations has it; "" where there is none."""
+    from plm.data.sources.dialogues import exchange
+
+    if worked is None:
+        return ""
+    return exchange(worked.question, worked.steps if steps else [], worked.answer)[1]["content"]
 
 
 def _check_generator(family: str, generator: dict[str, Any]) -> None:
@@ -248,7 +264,8 @@ def right(answer: str | None, wanted: str, family: str, entry: dict[str, Any]) -
         return same_number(answer, wanted)
     if family == "complex_arithmetic":
         return _complex(normalised(answer)) == _complex(wanted)
-    return family in STRICT and _full_marks(answer, family, entry)
+    strict = family in STRICT and not foreign_digits(answer)
+    return strict and _full_marks(answer, family, entry)
 
 
 def _complex(answer: str) -> str:

@@ -37,6 +37,7 @@ class Item:
         answer: the right one, for the records.
         group: part of the task that has figures of its own; "" for none.
         more: what scoring needs besides.
+        solution: a worked one, in the form that conversations are trained on; "": there is none.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Item:
     answer: str
     group: str = ""
     more: dict[str, Any] = field(default_factory=dict)
+    solution: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ class Generated:
     def run(self, subject: Any, share: Share = Share()) -> Part:  # noqa: B008
         """Answer and grade this process's items."""
         mine = share.of(self.items)
-        answers, rooms = self._answers(subject, [item for _, item in mine])
+        answers, rooms = self.answered(subject, [item for _, item in mine])
         flat = [
             (item, text, cut)
             for (_, item), texts in zip(mine, answers, strict=True)
@@ -213,7 +215,7 @@ class Generated:
         short = sum(0 < room < self.draw.max_new_tokens for room in rooms)
         return Part(records, {"notes": self.notes, "full": full, "short": short})
 
-    def _answers(
+    def answered(
         self, subject: Any, items: list[Item]
     ) -> tuple[list[list[tuple[str, bool]]], list[int]]:
         """Of each item its completions, and whether each was cut; and the most tokens of each.

@@ -61,6 +61,7 @@ def gsm8k(
                 question=row["question"].strip(),
                 text=f"{examples}Question: {row['question'].strip()}\nSolution:\n",
                 answer=_wanted(row["answer"], f"{path or HUB} row {number + 1}"),
+                solution=row["answer"].strip(),
             )
             for number, row in enumerate(rows)
         ], []

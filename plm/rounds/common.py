@@ -38,6 +38,8 @@ class Sampled:
         question: what the user says.
         group: part of the prompts that has figures of its own; "" for none.
         answers: chain by chain, each in the order of its turns.
+        solution: a worked one of the prompts' own, which may be the better answer of pairs; "":
+            none is to be.
     """
 
     index: int
@@ -45,6 +47,14 @@ class Sampled:
     question: str
     group: str = ""
     answers: list[Answer] = field(default_factory=list)
+    solution: str = ""
+
+    def candidates(self) -> list[Answer]:
+        """What pairs are made of: the answers and, last and right, the solution."""
+        if not self.solution:
+            return self.answers
+        chain = 1 + max((answer.chain for answer in self.answers), default=-1)
+        return [*self.answers, Answer(self.solution, 0, chain, 0, False, score=1.0)]
 
     def plain(self) -> dict[str, Any]:
         """As JSON holds it."""

@@ -20,6 +20,7 @@ class Parts:
         candidates, reward, pairing: the choices.
         template: how an answer is shown.
         number: prompts that are drawn.
+        solutions: the prompts' own solutions may be the better answers of pairs.
         seed: of the prompts' order and of every draw.
         rows: sequences that grow at a time.
         compiled: as for plm.rollout.engine.Engine.
@@ -31,6 +32,7 @@ class Parts:
     pairing: Callable[..., Any]
     template: Template
     number: int
+    solutions: bool
     seed: int
     rows: int
     compiled: bool | str
@@ -52,6 +54,8 @@ class Parts:
             value = own[key]
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"round.{key}={value} must be a whole number from {least} on")
+        if not isinstance(own["solutions"], bool):
+            raise ConfigError(f"round.solutions={own['solutions']} must be true or false")
         built = {key: build(settings[key]) for key in ("candidates", "reward", "pairing")}
         task, template = build(settings["prompts"]), Template(settings["refinement"]["text"])
         _takes("reward", built["reward"], "", None)
@@ -65,6 +69,7 @@ class Parts:
             task=task,
             template=template,
             number=own["prompts"],
+            solutions=own["solutions"],
             seed=own["seed"],
             rows=own["rows"],
             compiled=own["compiled"],

@@ -26,7 +26,7 @@ import torch
 
 from plm.checkpoint import write_atomic
 from plm.data.order import permute
-from plm.errors import CheckpointError, DataError
+from plm.errors import CheckpointError, ConfigError, DataError
 from plm.evaluation.common import digest_of, seed_of
 from plm.reward.common import Example, score
 from plm.rounds import statistics
@@ -176,6 +176,8 @@ def _sample(
 ) -> None:
     """This process's prompts, answered and scored, noted portion by portion."""
     items = parts.task.items
+    if parts.solutions and not any(item.solution for item in items):
+        raise ConfigError("round.solutions=true, but the prompts have none; set it to false")
     if parts.number + first > len(items):
         log.warning(
             "%s prompts from number %s on, and there are %s: some are drawn again",
@@ -242,7 +244,8 @@ def _answered(parts: Parts, subject: Any, asked: Sequence[tuple[int, Any]]) -> I
     for (index, item), answers in zip(asked, found, strict=True):
         for answer in answers:
             answer.score = next(scores)
-        yield Sampled(index, item.name, item.question, item.group, answers)
+        solution = item.solution if parts.solutions else ""
+        yield Sampled(index, item.name, item.question, item.group, answers, solution)
 
 
 def _noted(folder: Path) -> list[Sampled]:
@@ -322,11 +325,12 @@ def _paired(parts: Parts, samples: Path) -> tuple[list[dict[str, Any]], Counter[
     unused: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
     for one in read_samples(samples):
-        found = parts.pairing(one.answers)
+        answers = one.candidates()
+        found = parts.pairing(answers)
         unused.update(found.unused)
         dropped.update(found.dropped)
         for better, worse in found.pairs:
-            chosen, rejected = one.answers[better], one.answers[worse]
+            chosen, rejected = answers[better], answers[worse]
             scores = {"chosen": chosen.score, "rejected": rejected.score}
             if scores["chosen"] < scores["rejected"]:
                 # Rows that contradict their scores are no pairs where such files are read.

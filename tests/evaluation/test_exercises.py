@@ -3,6 +3,8 @@
 import pytest
 import reasoning_gym
 
+from plm.data.conversations import Conversation
+from plm.data.sources.dialogues import dialogues
 from plm.data.sources.exercises import exercises as training_source
 from plm.data.sources.solutions import SOLVERS
 from plm.data.tally import Tally
@@ -217,3 +219,17 @@ def test_items_do_not_depend_on_what_else_is_asked():
     alone = exercises({"gcd": {}}, n=3).items
     both = [i for i in exercises(FAMILIES, n=3).items if i.group == "gcd"]
     assert alone == both and isinstance(alone[0], Item)
+
+
+def test_solutions_are_what_dialogues_train_on():
+    settings = {"chain_sum": {"min_terms": 2, "max_terms": 2}, "gcd": {}}
+    task = exercises(settings, n=5)
+    trained = {
+        Conversation.from_text(document.text).messages[-1]["content"]
+        for document in dialogues(settings, seed=700_000_000, problems=5)
+    }
+    assert {item.solution for item in task.items} == trained
+    assert all(ok for ok, _ in task.grade([(i, i.solution, False) for i in task.items]))
+    short = exercises(settings, n=5, steps=False).items
+    assert [item.solution for item in short] == [f"Answer: {item.answer}" for item in short]
+    assert not any(item.solution for item in exercises({"largest_island": {}}, n=2).items)

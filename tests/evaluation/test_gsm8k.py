@@ -29,6 +29,7 @@ def marks(item, *texts: str, cut: bool = False) -> list[bool]:
 def test_items(folder: Path):
     first, second = gsm8k(str(folder)).items
     assert (first.answer, second.answer) == ("4", "1,000")
+    assert first.solution == ROWS[0]["answer"]
     assert first.text == "Question: Two and two?\nSolution:\n" and first.name == "test/0"
     assert marks(second, "Answer: $1000", "#### 1,000", "Answer: 1000.00 dollars.") == [True] * 3
 

@@ -25,7 +25,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
         "reward": partial("reward.rule.rule"),
         "pairing": partial("pairing.best_worst.best_worst"),
         "refinement": {"text": "{question}{answer}"},
-        "round": {"prompts": 3, "rows": 2, "seed": 1, "compiled": False},
+        "round": {"solutions": False, "prompts": 3, "rows": 2, "seed": 1, "compiled": False},
     }
 
 

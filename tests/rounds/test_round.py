@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from plm.errors import CheckpointError, DataError
+from plm.errors import CheckpointError, ConfigError, DataError
 from plm.evaluation.generated import Item
 from plm.pairing.best_worst import best_worst
 from plm.rounds import round as rounds
@@ -53,6 +53,7 @@ def parts(number: int = 80, size: int = 100, **others: Any) -> Parts:
         "pairing": best_worst,
         "template": Template("{question}{answer}"),
         "number": number,
+        "solutions": False,
         "seed": 0,
         "rows": 4,
         "compiled": False,
@@ -251,3 +252,24 @@ def test_a_checkpoint_is_enough_to_make_it_again(made: Any, tmp_path: Path) -> N
 def test_a_checkpoint_without_samples(made: Any, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"round\.samples\.jsonl is missing"):
         made(start(tmp_path, round={"first": 0}), True)
+
+
+def test_the_prompts_own_solutions_are_better_answers(tmp_path: Path) -> None:
+    items = [Item(f"item {i}", f"question {i}", "", "", solution=f"solved {i}") for i in range(9)]
+    own = {"task": SimpleNamespace(items=items), "reward": lambda *_: 0.0, "number": 9}
+    with pytest.raises(DataError, match="all wrong 9"):
+        sampled(tmp_path / "without", parts(**own, solutions=False))
+    text = sampled(tmp_path / "with", parts(**own, solutions=True))
+    rows = [json.loads(line) for line in (tmp_path / "with/pairs.jsonl").open()]
+    assert [row["chosen"] for row in rows] == [
+        row["question"].replace("question", "solved")
+        for row in map(json.loads, text.split("\n")[:-1])
+    ]
+    assert all((row["score_chosen"], row["score_rejected"]) == (1.0, 0.0) for row in rows)
+    # The statistics are of what was sampled.
+    assert json.loads((tmp_path / "with/statistics.json").read_text())["answers"] == 18
+
+
+def test_solutions_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"round.solutions=true, but the prompts have none"):
+        sampled(tmp_path / "round", parts(solutions=True))

@@ -31,6 +31,7 @@ def dialogues(
     *,
     seed: int,
     problems: int,
+    steps: bool = True,
     second_turn: float = 0.0,
     system: str = "",
     system_share: float = 0.0,
@@ -43,6 +44,7 @@ def dialogues(
         seed: of the generators. Task i of a seed is task 0 of seed + i: tasks for evaluation need
             a seed that lies further off than `problems`.
         problems: how many of each family, before equal ones are dropped.
+        steps: False has the answers alone, as a model learns them that works things out inside.
         second_turn: share of the conversations that go on with a second task.
         system, system_share: a system prompt, and the share of the conversations that begin so.
     Raises:
@@ -60,7 +62,12 @@ def dialogues(
         settings = dict(families[family] or {})
         items.append(_Batch(family, settings, settings.pop("problems", problems)))
     read = partial(
-        _read, seed=seed, second_turn=second_turn, system=system, system_share=system_share
+        _read,
+        seed=seed,
+        steps=steps,
+        second_turn=second_turn,
+        system=system,
+        system_share=system_share,
     )
     facts = {"families": sorted(families), "seed": seed, "conversations": True}
     return Origin(items, read, lambda item: item.size * _COST, facts)
@@ -73,7 +80,14 @@ def exchange(question: str, steps: list[str], answer: str) -> list[dict[str, str
 
 
 def _read(
-    item: _Batch, tally: Tally, *, seed: int, second_turn: float, system: str, system_share: float
+    item: _Batch,
+    tally: Tally,
+    *,
+    seed: int,
+    steps: bool,
+    second_turn: float,
+    system: str,
+    system_share: float,
 ) -> Iterator[Document]:
     waiting: list[dict[str, str]] = []
     tasks = solve(item.family, item.settings, seed, item.size, SMALL_STEPS)
@@ -86,7 +100,7 @@ def _read(
             tally.drop("solution differs from the task's answer", name, task["question"])
             continue
         draw = Random(f"{seed}/{name}")
-        messages = waiting + exchange(worked.question, worked.steps, worked.answer)
+        messages = waiting + exchange(worked.question, worked.steps if steps else [], worked.answer)
         if not waiting and draw.random() < second_turn:
             waiting = messages
             continue

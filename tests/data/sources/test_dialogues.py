@@ -46,6 +46,13 @@ def test_a_second_turn_and_a_system_prompt_come_as_often_as_asked():
     ]
 
 
+def test_without_steps_the_answers_are_left():
+    whole, short = (
+        [talk.messages[-1]["content"] for talk in talks(steps=steps)] for steps in (True, False)
+    )
+    assert short == ["Answer: " + said.rpartition("Answer: ")[2] for said in whole]
+
+
 def test_tasks_move_with_the_seed():
     """Why evaluation's seeds lie far from training's: task i of a seed is task 0 of seed + i."""
     first = [task["answer"] for _, task, _ in solve("chain_sum", {}, 7, 12)]
