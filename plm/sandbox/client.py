@@ -16,7 +16,7 @@ from typing import Any
 
 from plm.errors import ConfigError
 from plm.sandbox import containment
-from plm.sandbox.limits import Limits, Outcome
+from plm.sandbox.limits import STRETCH, Limits, Outcome
 from plm.sandbox.messages import receive, send
 
 _ROOT = str(Path(__file__).resolve().parent.parent.parent)
@@ -66,7 +66,7 @@ class Supervisor:
         request = {"program": program, "stdin": stdin, "limits": asdict(limits)}
         answer: Any = None
         # It keeps the wall limit itself; this is for a supervisor that cannot.
-        self.channel.settimeout(limits.wall_s + _PATIENCE_S)
+        self.channel.settimeout(STRETCH * limits.wall_s + _PATIENCE_S)
         try:
             send(self.channel, request | {"require": list(require)})
             answer = receive(self.channel)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from plm.errors import ConfigError
 
 STATUSES = "ok failed cpu_time wall_time memory output processes killed".split()
+STRETCH = 10
+"""At most so many times its wall time a program has where others keep it from the processor."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +16,8 @@ class Limits:
 
     Attributes:
         cpu_s: seconds of processor time. This decides; wall time is for what sleeps.
-        wall_s: seconds on the clock.
+        wall_s: seconds on the clock. Those in which the program was ready and others had the
+            processor do not count (Linux), up to `STRETCH` times this.
         memory_mib: address space of each process, and resident memory of all of them.
         file_mib: size of one file, and of all files where the folder is a tmpfs.
         processes: processes and threads alive at one time, the first one included.

@@ -81,6 +81,25 @@ def usage(keeper: int, most_tasks: int, memory_mib: float) -> Usage:
     return total
 
 
+def waited() -> float:
+    """Longest that one living task was ready to run and had no processor, in seconds.
+
+    0 where the kernel does not tell. What has ended is not in it.
+    """
+    longest, pids = 0, children(os.getpid())
+    while pids:
+        pid = pids.pop()
+        pids += children(pid)
+        with contextlib.suppress(OSError):
+            for task in os.listdir(f"/proc/{pid}/task"):
+                with (
+                    contextlib.suppress(OSError, IndexError, ValueError),
+                    open(f"/proc/{pid}/task/{task}/schedstat") as file,
+                ):
+                    longest = max(longest, int(file.read().split()[1]))
+    return longest / 1e9
+
+
 def end(keeper: int) -> None:
     """Kill the keeper: with a PID namespace all others die with it, without one its group does."""
     for kill in (os.killpg, os.kill):

@@ -1,5 +1,7 @@
 """Programs that want too much: time, memory, processes, files, output."""
 
+import os
+import subprocess
 import sys
 
 import pytest
@@ -61,6 +63,34 @@ def test_sleep_meets_the_wall():
     outcome = run("import time\ntime.sleep(1000)", limits=limits(wall_s=0.4))
     assert outcome.status == "wall_time"
     assert 0.4 <= outcome.wall_s < 0.4 + LATE_S and outcome.cpu_s < 0.4
+
+
+BUSY = """
+import time
+while time.process_time() < 0.6: pass
+print("done")
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="no schedstat here")
+def test_the_wall_does_not_end_what_waits_for_its_turn():
+    """Four busy neighbours on its one processor: it ends as it does alone, only later."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    spin = [sys.executable, "-S", "-c", "while True: pass"]
+    neighbours = [subprocess.Popen(spin, start_new_session=True) for _ in range(4)]
+    try:
+        outcome = inside(BUSY, cpu_s=5, wall_s=1)
+        looping = inside("while True: pass", cpu_s=0.3, wall_s=0.4)
+        sleeping = inside("import time\ntime.sleep(1000)", wall_s=0.4)
+    finally:
+        for one in neighbours:
+            one.kill()
+            one.wait()
+        os.sched_setaffinity(0, before)
+    assert outcome.status == "ok" and outcome.stdout == "done\n" and outcome.wall_s > 1
+    assert looping.status == "cpu_time"
+    assert sleeping.status == "wall_time"
 
 
 @pytest.mark.parametrize("read", ["sys.stdin.read()", "os.read(0, 1)", "list(sys.stdin)"])
