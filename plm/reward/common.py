@@ -6,13 +6,18 @@ pairing counts as "no score". One that is quicker with many has
 `needs_grade = True`; one that can fail before there is anything to score has `check()`.
 """
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plm.errors import ConfigError
+from plm.errors import ConfigError, PlmError
 from plm.evaluation.generated import Grade, Item
 from plm.rounds.common import Answer
+
+log = logging.getLogger("plm")
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,113 @@ def worthless(completion: str, example: Example) -> bool:
 
     Such a one has 0 from rewards that would otherwise judge it by its looks.
     """
+    return example.cut or not own_text(completion, example)
+
+
+def own_text(completion: str, example: Example) -> str:
+    """A completion without copies of its question and without white space around it."""
     asked = example.question.strip()
-    own = completion.replace(asked, "") if asked else completion
-    return example.cut or not own.strip()
+    return (completion.replace(asked, "") if asked else completion).strip()
+
+
+UNITS = ("tokens", "characters")
+
+
+def size_of(completion: str, example: Example, unit: str | None) -> int:
+    """Length of a completion.
+
+    Args:
+        completion, example: as a reward has them.
+        unit: of `UNITS`; None: tokens where the example counts them, else characters.
+    Raises:
+        ConfigError: tokens, and the example does not count them.
+    """
+    counted = example.answer is not None
+    if unit == "tokens" and not counted:
+        raise ConfigError(
+            "reward.unit=tokens: these completions come without their number of tokens; set "
+            "reward.unit=characters"
+        )
+    if unit == "characters" or not counted:
+        return len(completion)
+    return example.answer.tokens
+
+
+class Guarded:
+    """A reward that gives a number from 0 to 1 whatever becomes of it: 0 where it fails.
+
+    Failures are counted by kind, and each kind is said once. What is wrong with the settings or the
+    machine is not the completion's fault and is raised on: errors of our own, and want of memory.
+
+    Args:
+        reward: as in `score`.
+        name: for the warning.
+
+    Attributes:
+        failures: so many completions by kind: raised, NaN, outside.
+    """
+
+    def __init__(self, reward: Callable[..., Any], name: str = "reward") -> None:
+        self.reward, self.name = reward, name
+        self.needs_grade = bool(_of(reward, "needs_grade"))
+        self.failures: Counter[str] = Counter()
+
+    def __call__(self, completion: str, example: Example) -> float:
+        """The reward of one completion, in [0, 1]."""
+        return self.many([completion], [example])[0]
+
+    def many(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
+        """The reward of each; after a failure each is asked for alone, so that one fails alone."""
+        try:
+            found = score(self.reward, completions, examples)
+        except Exception as error:
+            self._pass_on(error)
+            found = [self._one(*pair) for pair in zip(completions, examples, strict=True)]
+        return [self._within(value) for value in found]
+
+    def check(self) -> None:
+        """As the reward's own."""
+        own = _of(self.reward, "check")
+        if own is not None:
+            own()
+
+    def close(self) -> None:
+        """As the reward's own."""
+        own = _of(self.reward, "close")
+        if own is not None:
+            own()
+
+    def _one(self, completion: str, example: Example) -> float:
+        try:
+            return score(self.reward, [completion], [example])[0]
+        except Exception as error:
+            self._pass_on(error)
+            self._failed("raised", f"{type(error).__name__}: {error}")
+            return 0.0
+
+    def _within(self, value: float) -> float:
+        if math.isnan(value):
+            self._failed("NaN", "it gave NaN")
+        elif not 0 <= value <= 1:
+            self._failed("outside", f"it gave {value}, and a reward lies in [0, 1]")
+        else:
+            return value
+        return 0.0
+
+    def _failed(self, kind: str, what: str) -> None:
+        self.failures[kind] += 1
+        if self.failures[kind] == 1:
+            log.warning(
+                "%s failed on a completion, which counts as 0; said once: %s",
+                self.name,
+                what.partition("\n")[0],
+            )
+
+    @staticmethod
+    def _pass_on(error: Exception) -> None:
+        # torch's own is no MemoryError, and torch is not imported for its name.
+        if isinstance(error, PlmError | MemoryError) or "OutOfMemory" in type(error).__name__:
+            raise error
 
 
 def _of(reward: Callable[..., Any], name: str) -> Any:

@@ -96,9 +96,34 @@ def test_same_number(answer: str | None, wanted: str, same: bool):
         ("\u2212$18 a day", "-18"),
         ("10\u22125", None),
         ("x18", None),
+        ("18" + " " * 199 + "a", None),
         ("none", None),
         (None, None),
     ],
 )
 def test_only_number(answer: str | None, number: str | None):
     assert a.only_number(answer) == number
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"\boxed{1} and \boxed {\frac{1}{2}}", ["1", r"\frac{1}{2}"]),
+        (r"\boxed{\{3\}}", [r"\{3\}"]),
+        (r"\boxed{\boxed{5}}", [r"\boxed{5}"]),
+        (r"\boxed{a \boxed{b}", ["b"]),
+        (r"}}\boxed{1", []),
+        ("boxed{1}", []),
+    ],
+)
+def test_boxes(text: str, found: list[str]):
+    assert a.boxes(text) == found
+
+
+def test_lines_of_answers():
+    assert a.lines_of_answers("Answer: 1\n**answer :** 2\nthe answer: 3\nAnswer:") == ["1", "2", ""]
+
+
+@pytest.mark.parametrize(("text", "foreign"), [("３ × 5", True), ("٧", True), ("3 × 5²", False)])
+def test_digits_of_other_scripts(text: str, foreign: bool):
+    assert a.foreign_digits(text) is foreign
