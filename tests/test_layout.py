@@ -18,10 +18,10 @@ TOP_LEVEL = set(
 )
 # Where a method is a Python file, a YAML and a test of one name.
 METHOD_GROUPS = (
-    "advantage candidates compress environment export loss optimizer pairing policy preference "
-    "regularizer reward scaling schedule selection synthesis transform model/activation "
-    "model/attention model/block model/embedding model/head model/linear model/matmul model/mlp "
-    "model/norm"
+    "advantage aggregation candidates compress correction divergence environment export loss "
+    "optimizer pairing policy preference regularizer reward scaling schedule selection synthesis "
+    "transform model/activation model/attention model/block model/embedding model/head "
+    "model/linear model/matmul model/mlp model/norm"
 ).split()
 LEFTOVERS = set("build data dist runs wandb".split())
 HIDDEN = set(
