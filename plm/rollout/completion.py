@@ -1,6 +1,7 @@
 """What generation gives: whole completions, or one event a token."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 STOP, STOP_STRING, LENGTH, CANCELLED = "stop", "stop_string", "length", "cancelled"
 """Why a row ended: a stop id, a stop string, max_new_tokens, or because it was told to."""
@@ -19,6 +20,7 @@ class Completion:
         sampled_logps: under the distribution that was drawn from; 0 where that was greedy.
         finish: STOP, STOP_STRING, LENGTH or CANCELLED.
         text: without special tokens and from a stop string on; "" without a tokenizer.
+        held: the row's state (plm.rollout.held.Held), where `generate` was to keep it.
     """
 
     prompt: int
@@ -28,6 +30,7 @@ class Completion:
     sampled_logps: list[float]
     finish: str
     text: str
+    held: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass

@@ -12,6 +12,7 @@ from plm.errors import ConfigError
 from plm.kernels.cpu import wanted
 from plm.model.context import Context
 from plm.rollout.completion import CANCELLED, LENGTH, STOP, STOP_STRING, Completion, Event
+from plm.rollout.held import Held, states_of
 from plm.rollout.plan import Plan, possible
 from plm.rollout.prefill import Ready, prefill, take
 from plm.rollout.sampling import Sampling, Stacked, draw, row_seed
@@ -71,6 +72,8 @@ class Engine:
         self.kept: dict[int, Request] = {}
         self.plan: Plan | None = None
         self.numbers = 0
+        # So many more rows may end with their state kept.
+        self.spare = 0
         # Of all rows under way; None: some came or went since.
         self.settings: Stacked | None = None
 
@@ -101,18 +104,24 @@ class Engine:
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
+        sampling: Sampling | Sequence[Sampling],
         *,
         group: int = 1,
         seeds: Sequence[int] | None = None,
+        hold: int = 0,
+        held: Sequence[Held | None] | None = None,
     ) -> list[Completion]:
         """Complete prompts of any number and lengths.
 
         Args:
             prompts: ids.
-            sampling: of all rows.
+            sampling: of all rows, or one a prompt.
             group: completions a prompt; the prompt is taken in once.
             seeds: one a prompt; None: made of `sampling.seed` and the prompt's index.
+            hold: so many rows that a stop string ends, at most, come with their state, if mixers
+                keep it by position.
+            held: one a prompt: such a state, of the same weights, that knows the prompt's
+                beginning, so that the rest alone is taken in; None: the prompt is taken in whole.
         Returns:
             Prompt by prompt, a group's samples one after the other.
         Raises:
@@ -120,14 +129,17 @@ class Engine:
                 other work under way.
         """
         self._alone()
-        if seeds is not None and len(seeds) != len(prompts):
-            raise ConfigError(f"{len(seeds)} seeds for {len(prompts)} prompts; give one each")
-        if seeds is None:
-            seeds = [row_seed(sampling.seed, index) for index in range(len(prompts))]
+        each = [sampling] * len(prompts) if isinstance(sampling, Sampling) else list(sampling)
+        seeds = [row_seed(s.seed, i) for i, s in enumerate(each)] if seeds is None else seeds
+        held = [None] * len(prompts) if held is None else held
+        for what, given in {"samplings": each, "seeds": seeds, "states": held}.items():
+            if len(given) != len(prompts):
+                raise ConfigError(f"{len(given)} {what} for {len(prompts)} prompts; give one each")
         requests = [
-            self._request(prompt, sampling, group, seed, name=f"prompt {index}", keep=True)
-            for index, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True))
+            self._request(prompts[i], each[i], group, seeds[i], held[i], f"prompt {i}", keep=True)
+            for i in range(len(prompts))
         ]
+        self.spare = hold if self.model.ragged else 0
         self.waiting.extend(requests)
         self.kept.update((request.number, request) for request in requests)
         try:
@@ -137,6 +149,8 @@ class Engine:
         except BaseException:
             self.clear()
             raise
+        finally:
+            self.spare = 0
         found = []
         for index, request in enumerate(requests):
             for completion in self.take(request.number):
@@ -226,8 +240,9 @@ class Engine:
         sampling: Sampling,
         group: int,
         seed: int,
-        *,
+        held: Held | None = None,
         name: str = "the prompt",
+        *,
         keep: bool = False,
     ) -> Request:
         tokens, new = [int(token) for token in prompt], sampling.max_new_tokens
@@ -247,8 +262,10 @@ class Engine:
             raise ConfigError(f"group={group} must be at least 1")
         if sampling.stop and self.vocabulary is None:
             raise ConfigError(f"stop={list(sampling.stop)} needs an engine with a tokenizer")
+        if held is not None and held.tokens != tokens[:-1][: len(held.tokens)]:
+            raise ConfigError(f"{name} does not go on from what its held state knows")
         self.numbers += 1
-        return Request(self.numbers, tokens, sampling, group, seed, keep=keep)
+        return Request(self.numbers, tokens, sampling, group, seed, keep=keep, held=held)
 
     @torch.no_grad()
     def _advance(self, events: list[Event] | None) -> None:
@@ -347,11 +364,15 @@ class Engine:
 
     def _end(self, ended: list[tuple[int, str]]) -> None:
         """Take rows out, with their reasons."""
+        paused = [slot for slot, reason in ended if reason == STOP_STRING][: self.spare]
+        self.spare -= len(paused)
+        states = states_of(self.slots, paused)
         for slot, reason in ended:
             row = self.slots.rows[slot]
             if row.request.keep:
                 drawn = self.slots.drawn(slot)
-                row.request.done[row.sample] = (*drawn, reason, self._text(row, drawn[0], reason))
+                text = self._text(row, drawn[0], reason)
+                row.request.done[row.sample] = (*drawn, reason, text, states.get(slot))
         if ended:
             self.slots.close([slot for slot, _ in ended])
             self.settings = None

@@ -27,6 +27,8 @@ class Request:
         group: rows that it asks for.
         seed: of their draws.
         keep: its completions are wanted whole.
+        held: the state that has taken in the prompt's beginning (plm.rollout.held.Held), until the
+            rest is taken in too; None: there is none.
         done: by sample what a Completion says, in its order, where they are kept.
     """
 
@@ -36,7 +38,13 @@ class Request:
     group: int
     seed: int
     keep: bool = False
+    held: Any = None
     done: dict[int, tuple] = field(default_factory=dict)
+
+    @property
+    def known(self) -> int:
+        """Tokens of the prompt that need not be taken in again."""
+        return 0 if self.held is None else len(self.held.tokens)
 
     @property
     def length(self) -> int:
@@ -261,7 +269,7 @@ def fitting(
         max_len: their positions; None: as many as are needed, in steps.
     """
     taken = len(slots.rows) if slots is not None else 0
-    needed = max(item.row.request.length for item in items)
+    needed = max(max(item.row.request.length, item.source.length) for item in items)
     length = max_len or min(-(-needed // _STEP) * _STEP, model.max_position_embeddings)
     if slots is None:
         return Slots(model, min(rows, _power(len(items))), length)

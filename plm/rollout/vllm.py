@@ -47,12 +47,16 @@ class VLLMEngine:
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
-        sampling: Sampling,
+        sampling: Sampling | Sequence[Sampling],
         *,
         group: int = 1,
         seeds: Sequence[int] | None = None,
+        hold: int = 0,
+        held: Sequence[Any] | None = None,
     ) -> list[Completion]:
         """Complete prompts; as `Engine.generate`.
+
+        `hold` and `held` are not looked at: vLLM keeps the beginnings of prompts by itself.
 
         Returns:
             Prompt by prompt, a group's samples one after the other. `sampled_logps` are nan where
@@ -66,17 +70,20 @@ class VLLMEngine:
                 raise ConfigError(f"prompt {index} is empty; give it at least one token")
         if group < 1:
             raise ConfigError(f"group={group} must be at least 1")
+        each = [sampling] * len(texts) if isinstance(sampling, Sampling) else list(sampling)
         if seeds is None:
-            seeds = [row_seed(sampling.seed, index) for index in range(len(texts))]
+            seeds = [row_seed(one.seed, index) for index, one in enumerate(each)]
+        if len(each) != len(texts):
+            raise ConfigError(f"{len(each)} samplings for {len(texts)} prompts; give one each")
         if len(seeds) != len(texts):
             raise ConfigError(f"{len(seeds)} seeds for {len(texts)} prompts; give one each")
         found = self.llm.generate(
             [self.vllm.TokensPrompt(prompt_token_ids=text) for text in texts],
-            [self._settings(sampling, group, seed) for seed in seeds],
+            [self._settings(one, group, seed) for one, seed in zip(each, seeds, strict=True)],
             use_tqdm=False,
         )
         return [
-            self._completion(index, sampling, one)
+            self._completion(index, each[index], one)
             for index, result in enumerate(found)
             for one in sorted(result.outputs, key=lambda one: one.index)
         ]
