@@ -15,6 +15,8 @@ from plm.config import build, check_targets, plain, trust
 from plm.errors import ConfigError, Interrupted, PlmError
 from plm.pairs.settle import settle_pairs
 from plm.phases import Plan
+from plm.rlvr import prompts
+from plm.rlvr.settle import settle_rlvr
 from plm.run import RunFolder
 
 log = logging.getLogger("plm")
@@ -37,6 +39,7 @@ def settle(config: Any) -> dict[str, Any]:
     check_targets({k: v for k, v in settings.items() if k != "hydra"})
     _check_tokenizer(settings)
     settle_pairs(settings)
+    settle_rlvr(settings)
     longest = Plan.read(settings["phases"]).max_seq_len
     if longest > settings["model"]["max_position_embeddings"]:
         raise ConfigError(
@@ -198,7 +201,8 @@ def _check_evaluations(settings: dict[str, Any]) -> None:
 
     # Items take seconds, and are looked at again: here only where data are to be prepared.
     context = settings["model"]["max_position_embeddings"]
-    fresh = bool(settings.get("candidates")) or find_data(settings["data"]) is None
+    unprepared = bool(settings.get("candidates")) or prompts.wanted(settings)
+    fresh = unprepared or find_data(settings["data"]) is None
     check_callbacks(settings["callbacks"], context, items=fresh)
 
 
@@ -214,7 +218,7 @@ def prepare(settings: dict[str, Any]) -> None:
     from plm.data.manifest import losses
     from plm.data.open import find_data, open_data
 
-    if settings.get("candidates"):
+    if settings.get("candidates") or prompts.wanted(settings):
         return
     fresh = find_data(settings["data"]) is None
     if fresh:

@@ -13,6 +13,9 @@ from torch import Tensor
 from plm.batch import LossSum
 from plm.checkpoint import write_atomic
 
+MOST = -1.0
+"""In the place of a count: what stands beside it is the largest value, and no sum."""
+
 
 class Sums:
     """Named sums and counts, kept on the device until they are read."""
@@ -20,6 +23,7 @@ class Sums:
     def __init__(self) -> None:
         self._total: dict[str, Tensor] = {}
         self._count: dict[str, Tensor] = {}
+        self._most: dict[str, Tensor] = {}
 
     def add(self, name: str, loss: LossSum) -> None:
         """Add one micro-batch's sum and count; nothing is read back."""
@@ -30,30 +34,55 @@ class Sums:
         else:
             self._total[name], self._count[name] = total.clone(), count.clone()
 
+    def most(self, name: str, value: Tensor) -> None:
+        """Keep the largest of the values that are given under a name; nothing is read back."""
+        value = value.detach().double()
+        known = self._most.get(name)
+        self._most[name] = value.clone() if known is None else torch.maximum(known, value)
+
     def means(self) -> dict[str, float]:
-        """Mean of each name over all ranks, and start anew; NaN where nothing was counted."""
+        """Mean, or the largest, of each name over all ranks, and start anew.
+
+        NaN where nothing was counted.
+        """
         found = self.state()
-        self._total.clear()
-        self._count.clear()
+        for part in (self._total, self._count, self._most):
+            part.clear()
         return {
-            name: total / count if count else math.nan for name, (total, count) in found.items()
+            name: total if count == MOST else total / count if count else math.nan
+            for name, (total, count) in found.items()
         }
 
     def state(self) -> dict[str, tuple[float, float]]:
         """Total and count of each name over all ranks; every rank must call it."""
+        found = self._largest()
         names = sorted(self._total)
         if not names:
-            return {}
+            return found
         both = torch.stack(
             [torch.stack([self._total[n], self._count[n].to(self._total[n])]) for n in names]
         )
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(both)
-        return {name: (pair[0], pair[1]) for name, pair in zip(names, both.tolist(), strict=True)}
+        sums = zip(names, both.tolist(), strict=True)
+        return {name: (pair[0], pair[1]) for name, pair in sums} | found
+
+    def _largest(self) -> dict[str, tuple[float, float]]:
+        """Of each name the largest over all ranks, marked by a count of MOST."""
+        names = sorted(self._most)
+        if not names:
+            return {}
+        values = torch.stack([self._most[name] for name in names])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
+        return {name: (value, MOST) for name, value in zip(names, values.tolist(), strict=True)}
 
     def load(self, state: Mapping[str, tuple[float, float]], device: torch.device) -> None:
         """Go on from a state: on one rank alone, the others begin with nothing."""
         for name, (total, count) in state.items():
+            if count == MOST:
+                self._most[name] = torch.tensor(total, dtype=torch.float64, device=device)
+                continue
             self._total[name] = torch.tensor(total, dtype=torch.float64, device=device)
             self._count[name] = torch.tensor(count, dtype=torch.float64, device=device)
 

@@ -99,9 +99,9 @@ class Recorder(pl.Callback):
         while self._release:
             self._release.pop()()
         if batch.last:
-            phase = stage.plan.at(batch.step).phase
-            self._tokens += phase.global_batch_tokens
-            self._flops += phase.global_batch_tokens * self.flops_per_token(phase.seq_len)
+            tokens, length = stage.worked(batch)
+            self._tokens += tokens
+            self._flops += tokens * self.flops_per_token(length)
             self._seconds, stage.step_seconds = self._seconds + stage.step_seconds, 0.0
             if self._due(stage, batch.step) or stage.row:
                 self._write(trainer, stage, batch)

@@ -19,6 +19,7 @@ from plm.model.common import fresh_weights
 from plm.optimizer.common import NamedParameter
 from plm.phases import Plan, PlannedPhase
 from plm.stages.evaluate import validate
+from plm.stages.samples import draw
 from plm.strategies import placement, shard
 from plm.transform.common import Transforms
 
@@ -48,7 +49,7 @@ class Stage(pl.LightningModule):
     automatic_optimization = False
     # Called `loss` in tables and plots.
     main_loss = "cross_entropy"
-    validate = staticmethod(validate)
+    validate, samples = staticmethod(validate), staticmethod(draw)
 
     def __init__(
         self,
@@ -75,11 +76,9 @@ class Stage(pl.LightningModule):
         self.transforms, self.regularizers = transforms, regularizers
         self.compile_layers, self.compiled = compile_layers, False
         self.rate_factors = rate_factors or {}
-        self.step, self.tokens_seen = 0, plan.origin_tokens
-        self.sums = Sums()
+        self.step, self.tokens_seen, self.sums = 0, plan.origin_tokens, Sums()
         self.bad_steps, self.bad_in_a_row = 0, 0
-        self.grad_norm, self.lr = torch.zeros(()), 0.0
-        self.step_seconds = 0.0
+        self.grad_norm, self.lr, self.step_seconds = torch.zeros(()), 0.0, 0.0
         self.stop_asked, self.stop_agreed, self.row = False, False, {}
         self._planned: PlannedPhase | None = None
         self._frozen: list[nn.Parameter] = []
@@ -91,6 +90,10 @@ class Stage(pl.LightningModule):
 
     def open(self, job: Any) -> None:
         """Before the first evaluation, a checkpoint's state being taken over."""
+
+    def worked(self, batch: Batch) -> tuple[int, int]:
+        """Tokens that a step has gone over, on all ranks, and how long their windows are."""
+        return (phase := self.plan.at(batch.step).phase).global_batch_tokens, phase.seq_len
 
     def configure_model(self) -> None:
         """Share the weights out where the strategy wants that; compile the layers if asked to."""
@@ -115,10 +118,8 @@ class Stage(pl.LightningModule):
     def named(self) -> list[NamedParameter]:
         """Every parameter with its name and role."""
         roles, asked = self.model.roles(), self.model.parameter_settings()
-        return [
-            NamedParameter(name, parameter, roles.get(name, "other"), **asked.get(name, {}))
-            for name, parameter in self.model.named_parameters()
-        ]
+        named = self.model.named_parameters()
+        return [NamedParameter(n, p, roles.get(n, "other"), **asked.get(n, {})) for n, p in named]
 
     @property
     def rope_theta(self) -> float | None:

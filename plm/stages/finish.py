@@ -18,7 +18,6 @@ from plm.callbacks.recorder import Recorder
 from plm.checkpoint import write_atomic
 from plm.report.format import human_time, human_tokens
 from plm.report.page import write_report
-from plm.stages.samples import draw
 from plm.stages.summary import describe
 
 log = logging.getLogger("plm")
@@ -39,7 +38,7 @@ def finish(job: Any, trainer: Any, recorder: Recorder, before: dict[str, Any]) -
     if job.rank != 0:
         return
     baselines = _baselines(job)
-    samples = draw(job)
+    samples = job.stage.samples(job)
     settings = job.settings
     summary = {
         "name": job.folder.path.name,
@@ -114,6 +113,8 @@ def phases(job: Any) -> list[dict[str, Any]]:
 
 def sources(job: Any) -> dict[str, dict[str, float]]:
     """What each source was to give, gave, and how often it was read through."""
+    if hasattr(job.order, "told"):
+        return job.order.told()
     read = job.order.read(0, job.plan.total_steps)
     asked = dict.fromkeys(read, 0.0)
     for p in job.plan.phases:
@@ -156,7 +157,7 @@ def _data(job: Any) -> dict[str, Any]:
         "fingerprint": job.prepared.fingerprint,
         "comparable": found.get("comparable", True),
         "why": "; ".join(found.get("not_comparable_because", [])),
-        "leak": {name: source["leak"]["share"] for name, source in found["sources"].items()},
+        "leak": {n: s["leak"]["share"] for n, s in found["sources"].items() if "leak" in s},
     }
 
 
@@ -176,6 +177,8 @@ def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
     counted = "   n-grams (nats)" if summary["ngrams"] else ""
     pairs = bool(job.prepared.pairs)
     figure, said = ("accuracy", "accuracy") if pairs else ("bpb", "bits/byte")
+    if any("reward" in found for found in summary["val_after"].values()):
+        figure, said = "reward", "reward"
     log.info("%-10s %9s %9s %9s%s", "held-out", "before", "after", said, counted)
     for name, after in summary["val_after"].items():
         before = summary["val_before"].get(name, {}).get("loss", float("nan"))

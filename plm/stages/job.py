@@ -10,11 +10,15 @@ from plm import checkpoint, handoff
 from plm.callbacks.progress import DataProgress
 from plm.config import build
 from plm.data.epochs import check_epochs
+from plm.data.loader import Batches
 from plm.data.manifest import losses
 from plm.data.open import open_data
 from plm.data.order import Order
 from plm.errors import ConfigError
 from plm.phases import Plan
+from plm.rlvr import prompts
+from plm.rlvr.cursor import Cursor
+from plm.rlvr.ticks import Ticks
 from plm.rounds import round as rounds
 from plm.rounds.template import Template
 from plm.run import RunFolder
@@ -66,6 +70,11 @@ class Job:
         """Open the data; a round's are made first."""
         self.round = None
         node = self.settings["data"]
+        if prompts.wanted(self.settings):
+            self.prepared = prompts.open_prompts(self.settings, self.start, self.resumed)
+            if self.start.everything:
+                check_data(self.start, self.settings, self.prepared)
+            return
         if rounds.wanted(self.settings):
             shown = DataProgress()
             try:
@@ -93,29 +102,32 @@ class Job:
         sizes = {name: stream.n_tokens for name, stream in self.prepared.streams.items()}
         self.plan = Plan.read(settings["phases"], self.origin["tokens_seen"]).resolved(sizes)
         self._check_packed()
-        self.order = Order(
-            self.plan, sizes, self.prepared.block_tokens, settings["seed"], self.origin["cursors"]
-        )
+        self.order = self._ordered(sizes)
         data = settings["data"]
         check_epochs(self.order.epochs(), data["max_epochs"], data["past_max_epochs"])
         self.streams = [self.prepared.streams[name] for name in self.order.names]
         tokens = self.start.tokens_seen if self.resumed else self.plan.origin_tokens
         self.first_step = self.plan.step_at(tokens)
-        nodes = {
-            p.phase.name: {
-                key: {k: v for k, v in node.items() if k != "every_tokens"}
-                for key, node in p.phase.transforms.items()
-            }
-            for p in self.plan.phases
+        self.transforms = Transforms.of(self.plan.phases)
+
+    def _ordered(self, sizes: dict[str, int]) -> Any:
+        settings, before = self.settings, self.origin["cursors"]
+        if prompts.wanted(settings):
+            group = settings["stage"]["rollouts"]["group"]
+            return Cursor(self.plan, sizes, seed=settings["seed"], group=group, cursors=before)
+        return Order(self.plan, sizes, self.prepared.block_tokens, settings["seed"], before)
+
+    def batches(self) -> Any:
+        """This rank's micro-batches, from where the run stands."""
+        shared = {
+            "micro_batch_size": self.settings["micro_batch_size"],
+            "rank": self.rank,
+            "world_size": self.world,
+            "start_step": self.first_step,
         }
-        self.transforms = Transforms(
-            built={n: {k: build(node) for k, node in of.items()} for n, of in nodes.items()},
-            nodes=nodes,
-            every_tokens={
-                p.phase.name: {k: n.get("every_tokens", 0) for k, n in p.phase.transforms.items()}
-                for p in self.plan.phases
-            },
-        )
+        if prompts.wanted(self.settings):
+            return Ticks(self.plan, **shared)
+        return Batches(self.order, self.streams, **shared)
 
     def _check_packed(self) -> None:
         size = self.prepared.block_tokens

@@ -19,7 +19,6 @@ from plm.callbacks.progress import Progress
 from plm.callbacks.recorder import Recorder
 from plm.callbacks.validation import Validation, row
 from plm.config import build
-from plm.data.loader import Batches
 from plm.errors import GuardStop, Interrupted
 from plm.metrics import MetricsTable, peak_flops
 from plm.precision import accelerator_of, precision_of
@@ -195,16 +194,8 @@ def run_stage(settings: dict[str, Any], folder: RunFolder) -> None:
     ]
     loggers = _loggers(settings, folder.path) if job.rank == 0 else []
     trainer = _trainer(job, callbacks, loggers)
-    batches = Batches(
-        job.order,
-        job.streams,
-        micro_batch_size=settings["micro_batch_size"],
-        rank=job.rank,
-        world_size=job.world,
-        start_step=job.first_step,
-    )
     try:
-        trainer.fit(job.stage, DataLoader(batches, batch_size=None))
+        trainer.fit(job.stage, DataLoader(job.batches(), batch_size=None))
     except OSError as error:
         raise GuardStop(f"{folder.path}: {error.strerror}; the checkpoints are whole") from error
     finally:

@@ -81,6 +81,8 @@ def _tokens(job: Any) -> str:
 
 def _data(job: Any) -> str:
     prepared = job.prepared
+    if hasattr(prepared, "describe"):
+        return prepared.describe()
     manifest = prepared.manifest
     text = f"{manifest['recipe']} {prepared.fingerprint[:12]}: " + ", ".join(
         f"{name} {human_tokens(parts['train'].n_tokens)}"

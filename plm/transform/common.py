@@ -1,6 +1,6 @@
 """When transforms act, what they did, and doing it again before weights are loaded."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,25 @@ class Transforms:
     every_tokens: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     nodes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     done: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, phases: Sequence[PlannedPhase]) -> "Transforms":
+        """Those that the phases name, built."""
+        nodes = {
+            p.phase.name: {
+                key: {k: v for k, v in node.items() if k != "every_tokens"}
+                for key, node in p.phase.transforms.items()
+            }
+            for p in phases
+        }
+        return cls(
+            built={n: {k: build(node) for k, node in of.items()} for n, of in nodes.items()},
+            nodes=nodes,
+            every_tokens={
+                p.phase.name: {k: n.get("every_tokens", 0) for k, n in p.phase.transforms.items()}
+                for p in phases
+            },
+        )
 
     def due(self, planned: PlannedPhase, tokens_seen: int) -> bool:
         """Is there one to act at the entry of a phase, that has not done so before a resume?"""

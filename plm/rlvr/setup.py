@@ -1,0 +1,227 @@
+"""What a run that learns from rewards has besides its stage: sampler, reference, their state."""
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from plm import checkpoint, pretrained
+from plm.batch import Batch
+from plm.checkpoint import write_atomic
+from plm.config import build
+from plm.environment.single import single
+from plm.errors import CheckpointError
+from plm.evaluation.subject import Subject, subject_of
+from plm.model.context import Context
+from plm.rlvr.cursor import Cursor
+from plm.rlvr.objective import Scorer
+from plm.rlvr.packing import dealt, packed
+from plm.rlvr.prompts import PromptSet
+from plm.rlvr.rollouts import Drawn
+from plm.rlvr.sampler import Sampler
+
+CURSOR = "cursor.json"
+REFERENCE = "reference.safetensors"
+
+
+@dataclass
+class Setup:
+    """One rank's parts beside the stage.
+
+    Attributes:
+        folder: the run's.
+        prompts: the sources.
+        cursor: which prompt comes when.
+        sampler: draws rollouts.
+        environment: that held-out prompts are answered in; None: as their task draws answers.
+        subject: `() -> Subject` of the weights as they are.
+        tokenizer: a tokenizers.Tokenizer.
+        reference: the model that the divergence is from; None: there is none.
+        temperature: of the draws.
+        micro: rollouts of one forward.
+        device: that trains.
+        rank, world_size: of the processes.
+    """
+
+    folder: Path
+    prompts: PromptSet
+    cursor: Cursor
+    sampler: Sampler
+    environment: Callable[..., Any] | None
+    subject: Callable[[], Subject]
+    tokenizer: Any
+    reference: nn.Module | None
+    temperature: float
+    micro: int
+    device: torch.device
+    rank: int
+    world_size: int
+
+    @classmethod
+    def of(cls, stage: Any, job: Any) -> "Setup":
+        """For a stage whose weights are in place."""
+        prompts, cursor, settings = job.prepared, job.order, job.settings
+        policy = _Policy(stage, job)
+        subject = policy.subject
+        sampler = Sampler(
+            prompts,
+            cursor,
+            stage.environment,
+            stage.drawing,
+            seed=settings["seed"],
+            subject=subject,
+            rank=job.rank,
+            world_size=job.world,
+        )
+        return cls(
+            folder=job.folder.path,
+            prompts=prompts,
+            cursor=cursor,
+            sampler=sampler,
+            environment=None if _plain(stage.environment) else stage.environment,
+            subject=subject,
+            tokenizer=subject().tokenizer,
+            reference=_reference(stage, job) if stage.divergence is not None else None,
+            temperature=stage.objective.temperature,
+            micro=settings["micro_batch_size"],
+            device=stage.device,
+            rank=job.rank,
+            world_size=job.world,
+        )
+
+    @torch.no_grad()
+    def measure(self, name: str, model: nn.Module, drawn: Drawn, planned: Any) -> None:
+        """Put the log-probability of each token under a model into the rollouts.
+
+        Args:
+            name: field of a Rollout: old or reference.
+            model: policy or reference; its mode is restored.
+            drawn: changed in place, on every process.
+            planned: the phase.
+        """
+        rollouts, size = drawn.rollouts, planned.phase.seq_len
+        # Filled up, so that every process runs as many forwards as the others.
+        count = -(-len(rollouts) // self.world_size) * self.world_size
+        lengths = [rollouts[i % len(rollouts)].length for i in range(count)]
+        parts = -(-count // (self.world_size * self.micro))
+        mine = dealt(lengths, self.world_size, parts)[self.rank]
+        training, found = model.training, {}
+        model.eval()
+        for some in mine:
+            chosen = [rollouts[i % len(rollouts)] for i in some]
+            empty = torch.zeros(0, 0, dtype=torch.int64)
+            windows, _, owner = packed(chosen, size, Batch(empty, empty, empty))
+            windows = windows.to(self.device)
+            logps = model(
+                windows.tokens,
+                context=Context.of(windows, rope_theta=planned.phase.rope_theta),
+                labels=windows.labels,
+                losses={"logps": Scorer(self.temperature)},
+            ).losses["logps"]
+            logps = logps.float().cpu()
+            for place, index in enumerate(some):
+                found[index % len(rollouts)] = _spread(chosen[place], logps[owner == place])
+        model.train(training)
+        shared: list[Any] = [found]
+        if self.world_size > 1:
+            shared = [None] * self.world_size
+            torch.distributed.all_gather_object(shared, found)
+        for part in shared:
+            for index, values in part.items():
+                setattr(rollouts[index], name, values)
+
+    def write(self, folder: Path, drawn: Drawn | None) -> None:
+        """Keep the rollouts and the cursor."""
+        if drawn is not None:
+            drawn.write(folder)
+        write_atomic(folder / CURSOR, json.dumps(self.cursor.state()))
+
+    def restore(self, folder: Path) -> None:
+        """Set the cursor to where a checkpoint has it.
+
+        Raises:
+            CheckpointError: it has none.
+        """
+        try:
+            self.cursor.load(json.loads((folder / CURSOR).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError) as error:
+            raise CheckpointError(f"{folder / CURSOR} cannot be read: {error}") from error
+
+
+def _spread(rollout: Any, logps: torch.Tensor) -> list[float]:
+    """One a token: what a tool said has 0."""
+    values = iter(logps.tolist())
+    return [next(values) if learn else 0.0 for learn in rollout.learn]
+
+
+def _plain(environment: Any) -> bool:
+    return getattr(environment, "func", environment) is single
+
+
+class _Policy:
+    """The policy as it is now, for the engine.
+
+    Where the weights are shared out, a whole copy is filled anew each time.
+    """
+
+    def __init__(self, stage: Any, job: Any) -> None:
+        self.stage, self.job = stage, job
+        self.whole = stage.placement.whole_weights
+        model = stage.model if self.whole else build(job.settings["model"]).to(stage.device)
+        found = pretrained.Pretrained(
+            path=job.folder.path,
+            model=model,
+            tokenizer=job.prepared.tokenizer_path,
+            end_of_text=job.prepared.end_of_text,
+            chat_template=job.chat_template,
+        )
+        plugin = stage.trainer.precision_plugin
+        self.made = subject_of(
+            found,
+            rows=stage.drawing.rows,
+            device_context=plugin.val_step_context,
+            compiled=stage.drawing.compiled,
+        )
+
+    def subject(self) -> Subject:
+        """With the weights as they are."""
+        if not self.whole:
+            self.made.model.load_state_dict(whole_weights(self.stage))
+        self.made.rope_theta = self.stage.rope_theta
+        self.made.engine.rope_theta = self.stage.rope_theta
+        return self.made
+
+
+def whole_weights(stage: Any) -> dict[str, torch.Tensor]:
+    """All weights on every process, where the strategy shares them out."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    if getattr(stage.model, "_plm_sharded", False):
+        return get_model_state_dict(stage.model, options=StateDictOptions(full_state_dict=True))
+    return stage.model.state_dict()
+
+
+def _reference(stage: Any, job: Any) -> nn.Module:
+    """The weights that the run began from, frozen."""
+    path = job.folder.path / REFERENCE
+    model = copy.deepcopy(stage.model) if stage.placement.whole_weights else None
+    if model is None:
+        model = build(job.settings["model"]).to(stage.device)
+    if not job.resumed:
+        weights = whole_weights(stage)
+        if job.rank == 0:
+            plain = {k: v.detach().cpu().contiguous() for k, v in weights.items()}
+            save_file(plain, path)
+    elif path.is_file():
+        weights = checkpoint.read_weights(path.parent, "reference")
+    else:
+        origin = job.origin["path"]
+        weights = pretrained.load(origin).model.state_dict()
+    model.load_state_dict(weights)
+    return model.requires_grad_(False).eval()
