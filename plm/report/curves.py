@@ -1,7 +1,9 @@
 """The sections of a report that are mostly pictures over tokens."""
 
+from collections.abc import Mapping
 from html import escape
 from itertools import count
+from typing import Any
 
 from plm.report.axes import Points, calm, smooth, spans_decades
 from plm.report.charts import Chart, Curve, figure, half, wide
@@ -26,14 +28,16 @@ def loss_chart(run: Run) -> Chart | None:
             Curve("train, each logged step", raw, "faint", 0),
             Curve(f"train, mean of {width}", smooth(raw, width), "line", 0),
         ]
-    if run.points("val/loss"):
+    if run.points("val/loss") and not run.named("rlvr/"):
         curves.append(Curve("validation", run.points("val/loss"), "dots", 1))
     title = f"Loss, {_unit(run)}"
     return Chart(title, curves, run.bands, run.span) if curves else None
 
 
 def _unit(run: Run) -> str:
-    """What a loss counts: a run that learns preferences has a mean over pairs."""
+    """What a loss counts: pairs for preferences; of rewards the gradient counts, not the value."""
+    if run.named("rlvr/"):
+        return "a surrogate: its gradient counts, not its value"
     return "mean over pairs" if run.named("pref/") else "nats a token"
 
 
@@ -80,7 +84,9 @@ def _phase_table(run: Run) -> str:
 
 
 def validation(run: Run) -> str:
-    """Loss and bits per byte of each source over tokens."""
+    """Loss and bits per byte of each source over tokens; "" where rewards stand in their place."""
+    if run.named("val/", "/reward"):
+        return ""
     body = ""
     for suffix, title in (
         ("/loss", f"Validation loss, {_unit(run)}"),
@@ -111,7 +117,7 @@ def mixture(run: Run) -> str:
             asked = _asked_share(run, name, shares)
             curves += [Curve(f"{name}, asked", asked, "asked", colour)] if asked else []
     chart = Chart(
-        "Share of each source in all tokens so far",
+        f"Share of each source in all {'prompts' if run.named('rlvr/') else 'tokens'} so far",
         curves,
         run.bands,
         run.span,
@@ -144,6 +150,8 @@ def _asked_share(run: Run, source: str, at: Points) -> Points:
 def _mixture_table(run: Run) -> str:
     sources = run.summary.get("sources") or {}
     total = sum(told.get("tokens_read") or 0 for told in sources.values())
+    if any("prompts_drawn" in told for told in sources.values()):
+        return _prompts_table(sources)
     rows = [
         [
             name,
@@ -157,6 +165,21 @@ def _mixture_table(run: Run) -> str:
     ]
     head = ["source", "share asked", "share read", "tokens asked", "tokens read", "epochs"]
     return table(head, rows) if rows else ""
+
+
+def _prompts_table(sources: Mapping[str, Any]) -> str:
+    total = sum(told["prompts_drawn"] for told in sources.values()) or 1
+    rows = [
+        [
+            name,
+            human_share(told["asked_share"]),
+            human_share(told["prompts_drawn"] / total),
+            f"{told['prompts_drawn']:,}",
+            f"{told['epochs']:.2f}",
+        ]
+        for name, told in sources.items()
+    ]
+    return table(["source", "share asked", "share drawn", "prompts drawn", "epochs"], rows)
 
 
 def gradients(run: Run) -> str:

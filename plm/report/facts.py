@@ -56,6 +56,9 @@ def _speed_note(speed: dict[str, Any]) -> str:
 
 def _validation_tile(run: Run) -> tuple[str, str, str] | None:
     points = run.points("val/loss")
+    if points and run.named("val/", "/reward"):
+        note = f"of held-out prompts; {1 - points[0][1]:.3f} at the first evaluation"
+        return "Mean reward", f"{1 - points[-1][1]:.3f}", note
     if points:
         note = f"nats a token; {points[0][1]:.3f} at the first evaluation"
         return "Validation loss", f"{points[-1][1]:.3f}", note
@@ -81,6 +84,8 @@ def baselines(run: Run) -> str:
         return missing("validation before and after (summary.json)")
     if any("margin" in found for found in after.values()):
         return _pairs(before, after)
+    if any("reward" in found for found in after.values()):
+        return _rewards(before, after)
     rows = []
     kinds = [kind for kind in _NGRAMS if any(kind in found for found in ngrams.values())]
     for name in sources:
@@ -99,17 +104,30 @@ def baselines(run: Run) -> str:
 
 def _pairs(before: dict[str, Any], after: dict[str, Any]) -> str:
     """Held-out pairs before and after training, by source."""
-    names = ("loss", "accuracy", "margin")
+    note = (
+        "Held-out pairs: mean loss; share whose better answer has gained on the worse one since "
+        "the reference; by how many nats."
+    )
+    return f"<p>{note}</p>{_both(before, after, ('loss', 'accuracy', 'margin'))}"
+
+
+def _rewards(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """Held-out prompts before and after training, by source."""
+    note = (
+        "Held-out prompts: mean reward of the answers, from 0 to 1 (the validation loss is what it "
+        "lacks of 1); tokens of an answer; share of the answers that were cut."
+    )
+    return f"<p>{note}</p>{_both(before, after, ('reward', 'tokens', 'cut'))}"
+
+
+def _both(before: dict[str, Any], after: dict[str, Any], names: tuple[str, ...]) -> str:
+    """A table of figures before and after training, by source."""
     rows = [
         [name, *(_nats(found.get(name, {}).get(key)) for key in names for found in (before, after))]
         for name in after
     ]
     head = ["source", *(f"{key} {when}" for key in names for when in ("before", "after"))]
-    note = (
-        "Held-out pairs: mean loss; share whose better answer has gained on the worse one since "
-        "the reference; by how many nats."
-    )
-    return f"<p>{note}</p>{table(head, rows)}"
+    return table(head, rows)
 
 
 def _nats(value: float | None) -> str:

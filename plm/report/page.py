@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 
 from plm.errors import DataError
-from plm.report import curves, evaluations, facts, rounds
+from plm.report import curves, evaluations, facts, rewards, rounds
 from plm.report.charts import COLOURS, Size, drawing
 from plm.report.run_folder import Run, read_run
 from plm.report.style import DRAWING, PAGE, SCRIPT, VARIABLES
@@ -17,6 +17,7 @@ _SECTIONS = (
     ("Evaluations", evaluations.evaluations),
     ("Preferences", rounds.preference),
     ("Round", rounds.round_section),
+    ("Rewards", rewards.rewards),
     ("Mixture: asked and read", curves.mixture),
     ("Gradients", curves.gradients),
     ("Speed", curves.throughput),

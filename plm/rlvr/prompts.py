@@ -178,6 +178,8 @@ def _open(
             "room for an answer; raise seq_len, or take others"
         )
     held_out = build(node["held_out"]) if node.get("held_out") else None
+    if held_out is not None and not (hasattr(held_out, "grade") and hasattr(held_out, "answered")):
+        raise ConfigError(f"{where}.held_out is no task whose answers are graded; leave it out")
     told = {
         "prompts": len(items),
         "too_long": long,

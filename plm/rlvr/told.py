@@ -39,9 +39,11 @@ def of_drawn(drawn: Drawn) -> dict[str, tuple[float, float]]:
 
 
 def looked_at(drawn: Drawn) -> dict[str, float]:
-    """What the alarms look at."""
+    """What the alarms look at; the entropy is an estimate, of the tokens that were chosen."""
     rewards = [one.reward for one in drawn.rollouts]
+    chosen = sum(one.chosen for one in drawn.rollouts)
     return {
+        "entropy": -sum(sum(one.sampled) for one in drawn.rollouts) / max(chosen, 1),
         "cut": sum(one.cut for one in drawn.rollouts) / len(drawn.rollouts),
         "same": drawn.told["same"] / max(drawn.told["groups"], 1),
         "low": min(rewards),

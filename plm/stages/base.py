@@ -157,8 +157,7 @@ class Stage(pl.LightningModule):
         ).double()
         if self._world > 1:
             torch.distributed.all_reduce(shared)
-        kept, stops = shared.tolist()
-        self._kept, self.stop_agreed = max(kept, 1.0), stops > 0
+        self._kept, self.stop_agreed = max(float(shared[0]), 1.0), bool(shared[1] > 0)
 
     def _enter(self, planned: PlannedPhase) -> None:
         """What a phase changes besides its data and rate."""
@@ -218,8 +217,8 @@ class Stage(pl.LightningModule):
         for parameter in self._frozen:
             parameter.grad = None
         self.grad_norm = self.placement.clip(self.clip_norm)
-        share = self.schedule(batch.tokens_seen + step_tokens)
-        share *= self.rate_factors.get(planned.phase.name, 1.0)
+        factor = self.rate_factors.get(planned.phase.name, 1.0)
+        share = self.schedule(batch.tokens_seen + step_tokens) * factor
         optimizer = self.placement.optimizer
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share

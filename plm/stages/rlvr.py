@@ -92,7 +92,6 @@ class RLVR(Stage):
         self.hands: list[list[int]] = []
         self.shares = self.values = torch.zeros(0)
         self.gone_over = 0, 1
-        self._entropy = torch.tensor(torch.nan)
 
     def open(self, job: Any) -> None:
         """Before the first step: the sampler, the reference, and where a checkpoint stood."""
@@ -130,14 +129,10 @@ class RLVR(Stage):
         if first:
             history.note(setup.folder, batch.step, drawn, setup.prompts)
         for name, (total, count) in told.of_drawn(drawn).items():
-            pair = torch.tensor([total, count] if first else [0.0, 0.0]).double()
-            self.sums.add(f"rlvr/{name}", LossSum(*pair.unbind()))
-        # The same on every process: an alarm may end the run.
-        entropy = self._entropy.to(self.device, torch.float64)
-        if self._world > 1:
-            torch.distributed.all_reduce(entropy)
-        figures = {**told.looked_at(drawn), "entropy": float(entropy) / self._world}
-        self.alarms.look(batch.step, figures)
+            # On one rank alone: they are of all of them.
+            pair = torch.tensor([total, count], dtype=torch.float64, device=self.device)
+            self.sums.add(f"rlvr/{name}", LossSum(*(pair * first).unbind()))
+        self.alarms.look(batch.step, told.looked_at(drawn))
 
     def _deal(self, batch: Batch, planned: Any, place: int) -> None:
         """This step's rollouts, and which of them each micro-batch has."""
@@ -201,9 +196,6 @@ class RLVR(Stage):
             self.sums.add(name, value)
         for name, value in most.items():
             self.sums.most(f"rlvr/{name}", value)
-        entropy = said["rlvr/entropy"]
-        if entropy.count:
-            self._entropy = entropy.total / entropy.count
         return loss
 
     def worked(self, batch: Batch) -> tuple[int, int]:
