@@ -295,7 +295,10 @@ def test_pairs_that_are_there(rounds: Trainer, files: Path, loss: str, start: fl
 @pytest.mark.slow
 def test_refinements_are_learnt_first(rounds: Trainer) -> None:
     rounds.experiment = "plm_refine"
-    rounds.run("name=refine", "round.prompts=40", "scale.tokens.refinements=2048")
+    few = ("round.prompts=40", "scale.tokens.refinements=2048")
+    out = rounds.run("name=refine", *few, code=2)
+    assert "round.solutions=true, but the prompts have none" in out
+    rounds.run("name=refine", *few, "round.solutions=false")
     run = rounds.runs / "refine"
     meta = read_meta(checkpoints(run)[-1])
     assert meta["stage"] == "sft" and meta["round"]["next"] == 40
