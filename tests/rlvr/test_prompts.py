@@ -81,6 +81,16 @@ def test_sources_that_no_phase_names_are_not_opened(open_: Any) -> None:
         open_(phases, b={})
 
 
+def test_some_prompts_alone(open_: Any) -> None:
+    found = open_(words={"only": ["row 2"]}).sources["words"]
+    assert [item.question for item in found.items] == ["the dog ran"]
+    assert len(open_(words={"only": []}).sources["words"].items) == 2
+    with pytest.raises(
+        ConfigError, match=r"data\.sources\.words\.only: there is no prompt 'row 9'"
+    ):
+        open_(words={"only": ["row 1", "row 9"]})
+
+
 def test_the_fingerprint_is_the_prompts(open_: Any, tmp_path: Path) -> None:
     before = open_(rows={}).fingerprint
     assert open_(rows={}).fingerprint == before
