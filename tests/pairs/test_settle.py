@@ -55,7 +55,7 @@ def round_settings(settings: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
         "init_from": str(tmp_path),
         "prompts": {"_target_": "plm.rounds.prompts.rows", "path": path},
         "refinement": {"text": "{question}{answer}"},
-        "round": {"prompts": 3, "rows": 2, "seed": 1, "compiled": False},
+        "round": {"solutions": False, "prompts": 3, "rows": 2, "seed": 1, "compiled": False},
         "data": {"path": None, "shown": None, "block_tokens": 256},
         "phases": {"pairs": phase()},
         "trainer": {"devices": 1, "num_nodes": 1},
