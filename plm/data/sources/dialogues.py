@@ -31,7 +31,7 @@ def dialogues(
     *,
     seed: int,
     problems: int,
-    steps: bool = True,
+    steps: bool | float = True,
     second_turn: float = 0.0,
     system: str = "",
     system_share: float = 0.0,
@@ -44,13 +44,15 @@ def dialogues(
         seed: of the generators. Task i of a seed is task 0 of seed + i: tasks for evaluation need
             a seed that lies further off than `problems`.
         problems: how many of each family, before equal ones are dropped.
-        steps: False has the answers alone, as a model learns them that works things out inside.
+        steps: False has the answers alone, as a model learns them that works things out inside; a
+            number is the share of the problems that have steps.
         second_turn: share of the conversations that go on with a second task.
         system, system_share: a system prompt, and the share of the conversations that begin so.
     Raises:
         ConfigError: a family that has no worked solution, or a share out of its range.
     """
-    for name, share in {"second_turn": second_turn, "system_share": system_share}.items():
+    shares = {"second_turn": second_turn, "system_share": system_share, "steps": float(steps)}
+    for name, share in shares.items():
         if not 0 <= share <= 1:
             raise ConfigError(f"dialogues: {name}={share} is not a share, from 0 to 1")
     items = []
@@ -64,7 +66,7 @@ def dialogues(
     read = partial(
         _read,
         seed=seed,
-        steps=steps,
+        steps=float(steps),
         second_turn=second_turn,
         system=system,
         system_share=system_share,
@@ -84,7 +86,7 @@ def _read(
     tally: Tally,
     *,
     seed: int,
-    steps: bool,
+    steps: float,
     second_turn: float,
     system: str,
     system_share: float,
@@ -100,7 +102,9 @@ def _read(
             tally.drop("solution differs from the task's answer", name, task["question"])
             continue
         draw = Random(f"{seed}/{name}")
-        messages = waiting + exchange(worked.question, worked.steps if steps else [], worked.answer)
+        # A draw of its own: the others do not depend on the share.
+        shown = worked.steps if Random(f"{seed}/{name}/steps").random() < steps else []
+        messages = waiting + exchange(worked.question, shown, worked.answer)
         if not waiting and draw.random() < second_turn:
             waiting = messages
             continue

@@ -53,6 +53,23 @@ def test_without_steps_the_answers_are_left():
     assert short == ["Answer: " + said.rpartition("Answer: ")[2] for said in whole]
 
 
+def test_a_share_of_the_problems_has_steps():
+    whole, mixed, short = (
+        [talk.messages for talk in talks(steps=steps, second_turn=0.3)]
+        for steps in (True, 0.3, False)
+    )
+    # Turns are drawn apart from steps.
+    assert [len(m) for m in whole] == [len(m) for m in mixed] == [len(m) for m in short]
+    said = [
+        [message["content"] for talk in some for message in talk if message["role"] == "assistant"]
+        for some in (whole, mixed, short)
+    ]
+    with_steps = [one == long != brief for long, one, brief in zip(*said, strict=True)]
+    assert all(one in (long, brief) for long, one, brief in zip(*said, strict=True))
+    # Four standard deviations.
+    assert abs(sum(with_steps) / 150 - 0.3) < 4 * (0.21 / 150) ** 0.5
+
+
 def test_tasks_move_with_the_seed():
     """Why evaluation's seeds lie far from training's: task i of a seed is task 0 of seed + i."""
     first = [task["answer"] for _, task, _ in solve("chain_sum", {}, 7, 12)]
@@ -65,6 +82,7 @@ def test_tasks_move_with_the_seed():
     [
         ({"families": {"sudoku": {}}}, "no worked solution for 'sudoku'"),
         ({"second_turn": 1.5}, "second_turn=1.5 is not a share"),
+        ({"steps": 1.5}, "steps=1.5 is not a share"),
         ({"system_share": -0.1}, "system_share=-0.1 is not a share"),
     ],
 )
