@@ -26,7 +26,7 @@ def sgd(
 
     Args:
         named_parameters: frozen ones are left out.
-        lr: peak rate; 1e-1 is usual where AdamW has 1e-6, since gradients are not normalised.
+        lr: peak rate; far above AdamW's, since gradients are not normalised.
         momentum: decay of the sum of past gradients, a step; 0 keeps none.
         weight_decay: added to the gradient, times the weight.
         decay_embeddings: whether that holds for embeddings too.
