@@ -13,6 +13,7 @@ from plm.kernels.add_rms_norm import add_rms_norm
 from plm.kernels.latent_norm import latent_norm
 from plm.kernels.linear_cross_entropy import linear_cross_entropy
 from plm.kernels.linear_logprob import linear_logprob
+from plm.kernels.linear_loss import linear_loss
 from plm.kernels.linear_policy_loss import linear_policy_loss
 from plm.kernels.mla_attention import document_bounds, mla_attention
 from plm.kernels.mla_decode import mla_decode
@@ -31,6 +32,7 @@ __all__ = [
     "latent_norm",
     "linear_cross_entropy",
     "linear_logprob",
+    "linear_loss",
     "linear_policy_loss",
     "mla_attention",
     "mla_decode",

@@ -6,9 +6,10 @@ Departs: the bounds are distances from 1, as in verl and in plm.kernels.linear_p
     TRL or ScaleRL write 5 for the bound itself, this is clip_high = 4.
 """
 
-from plm.policy.common import Surrogate, Tokens, check_bounds, ratios
+from plm.policy.common import Surrogate, Tokens, check_bounds, per_token, ratios
 
 
+@per_token
 def cispo(tokens: Tokens, *, clip_low: float = 1.0, clip_high: float = 4.0) -> Surrogate:
     """−sg(clip(r, 1 − low, 1 + high))·A·lp.
 

@@ -11,9 +11,10 @@ import math
 
 import torch
 
-from plm.policy.common import Numbers, Surrogate, Tokens, check_bounds, ratios
+from plm.policy.common import Numbers, Surrogate, Tokens, check_bounds, per_token, ratios
 
 
+@per_token
 def clip(
     tokens: Tokens, *, clip_low: float = 0.2, clip_high: float = 0.2, cap: float | None = None
 ) -> Surrogate:

@@ -56,6 +56,25 @@ class Surrogate(NamedTuple):
     above: Tensor
 
 
+Loss = Callable[..., Surrogate]
+"""`(tokens, **settings) -> Surrogate`."""
+
+
+def per_token(loss: Loss) -> Loss:
+    """Mark a loss that says of each token what depends on that token alone.
+
+    Its gradient is made while the token's logits are at hand, which spares a product with the head;
+    a loss without the mark sees all tokens of its rollouts at once.
+    """
+    loss.per_token = True  # type: ignore[attr-defined]
+    return loss
+
+
+def is_per_token(loss: Loss) -> bool:
+    """Whether the loss, or the function inside the partial, is marked."""
+    return getattr(getattr(loss, "func", loss), "per_token", False)
+
+
 def means(values: Tensor, rollout: Tensor, number: int) -> Tensor:
     """[R] mean of each rollout's tokens; 0 for one that has none.
 

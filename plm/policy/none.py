@@ -6,9 +6,10 @@ Paper: Wang et al., Reinforcement learning for reasoning with one training examp
 
 import torch
 
-from plm.policy.common import Surrogate, Tokens
+from plm.policy.common import Surrogate, Tokens, per_token
 
 
+@per_token
 def none(tokens: Tokens) -> Surrogate:
     """0 for each token, whatever its advantage.
 

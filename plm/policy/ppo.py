@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from plm.policy.clip import check_cap, clip
-from plm.policy.common import ABOVE_0, Surrogate, Tokens, check_bounds
+from plm.policy.common import ABOVE_0, Surrogate, Tokens, check_bounds, per_token
 
 
+@per_token
 def ppo(
     tokens: Tokens,
     *,

@@ -9,9 +9,10 @@ Departs: with several updates a batch it is biased from the second on, since not
 
 import torch
 
-from plm.policy.common import Surrogate, Tokens
+from plm.policy.common import Surrogate, Tokens, per_token
 
 
+@per_token
 def reinforce(tokens: Tokens) -> Surrogate:
     """−A·lp; the old log-probabilities are not read.
 

@@ -6,9 +6,10 @@ Departs: nothing; an advantage of 0 has no gradient under either temperature.
 
 import torch
 
-from plm.policy.common import ABOVE_0, Surrogate, Tokens, ratios
+from plm.policy.common import ABOVE_0, Surrogate, Tokens, per_token, ratios
 
 
+@per_token
 def sapo(tokens: Tokens, *, positive: float = 1.0, negative: float = 1.05) -> Surrogate:
     """−(4 / τ)·σ(τ·(r − 1))·A, whose gradient at ratio 1 is that of −r·A.
 

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from plm.batch import IGNORE_INDEX, LossSum
 from plm.kernels import pick
-from plm.policy.common import Surrogate, Tokens
+from plm.kernels.linear_rows import wide_dtype
+from plm.policy.common import Surrogate, Tokens, is_per_token
 
 
 @dataclass(frozen=True)
@@ -61,27 +62,96 @@ class Objective:
             the loss, divided already: its count is 1; what is logged, sums and counts by name; and
             the largest of other figures.
         """
+        wide = wide_dtype(hidden.dtype)
+        given = _Given(
+            len(advantages),
+            owner,
+            advantages.to(wide)[owner],
+            weights.to(wide)[owner],
+            *(known[n].to(wide) if n in known else None for n in ("sampled", "old", "reference")),
+        )
+        make = self._fused if is_per_token(self.policy) else self._in_two_passes
+        if self.correction is not None and given.old is None:
+            # Only where all log-probabilities are known is it known, too.
+            make = self._in_two_passes
+        total, logps, entropy, given = make(hidden, head_weight, labels, given, kernels)
+        with torch.no_grad():
+            tokens = given.tokens(logps, entropy)
+            surrogate = self.policy(tokens)
+            said, most = figures(tokens, surrogate, given.sampled, given.reference, given.factor)
+        return LossSum(total, torch.ones((), dtype=torch.int64)), said, most
+
+    def _fused(
+        self, hidden: Tensor, head_weight: Tensor, labels: Tensor, given: "_Given", kernels: str
+    ) -> tuple[Tensor, Tensor, Tensor, "_Given"]:
+        """The loss in one pass over the head: what a token has depends on no other one."""
+        given = self._corrected(given)
+        found = pick(kernels).linear_loss(
+            hidden.reshape(-1, hidden.shape[-1]),
+            head_weight,
+            labels.reshape(-1),
+            lambda logps, entropy, span: self._each(logps, entropy, given.rows(span)),
+            temperature=self.temperature,
+        )
+        return *found, given
+
+    def _in_two_passes(
+        self, hidden: Tensor, head_weight: Tensor, labels: Tensor, given: "_Given", kernels: str
+    ) -> tuple[Tensor, Tensor, Tensor, "_Given"]:
+        """The loss once the log-probabilities of all tokens are there."""
         logps, entropy = token_logps(
             hidden, head_weight, labels, temperature=self.temperature, kernels=kernels
         )
-        old = known["old"].to(logps) if "old" in known else logps.detach()
-        sampled = known["sampled"].to(logps)
-        tokens = Tokens(logps, entropy, old, advantages.to(logps)[owner], owner, len(advantages))
-        surrogate = self.policy(tokens)
-        each = surrogate.loss
-        factor = None
-        if self.correction is not None:
-            factor = self.correction(old, sampled, owner, len(advantages))
-            each = each * factor
+        if given.old is None:
+            given = given._replace(old=logps.detach())
+        given = self._corrected(given)
+        return self._each(logps, entropy, given).sum(), logps, entropy, given
+
+    def _corrected(self, given: "_Given") -> "_Given":
+        """With the factors for what the sampler's arithmetic changes."""
+        if self.correction is None:
+            return given
+        factor = self.correction(given.old, given.sampled, given.owner, given.number)
+        return given._replace(factor=factor)
+
+    def _each(self, logps: Tensor, entropy: Tensor, given: "_Given") -> Tensor:
+        """[n] loss of some tokens, weighed."""
+        tokens = given.tokens(logps, entropy)
+        each = self.policy(tokens).loss
+        if given.factor is not None:
+            each = each * given.factor
         if self.divergence is not None:
-            reference = known["reference"].to(logps)
-            each = each + self.divergence_weight * self.divergence(logps, reference, old)
+            each = each + self.divergence_weight * self.divergence(
+                logps, given.reference, tokens.old_logps
+            )
         if self.entropy_weight:
             each = each - self.entropy_weight * entropy
-        total = (weights.to(each)[owner] * each).sum()
-        with torch.no_grad():
-            said, most = figures(tokens, surrogate, sampled, known.get("reference"), factor)
-        return LossSum(total, torch.ones((), dtype=torch.int64)), said, most
+        return given.weights * each
+
+
+class _Given(NamedTuple):
+    """What is known of N tokens of `number` rollouts before the policy has seen them.
+
+    [N] each; None: it is not known.
+    """
+
+    number: int
+    owner: Tensor
+    advantages: Tensor
+    weights: Tensor
+    sampled: Tensor
+    old: Tensor | None
+    reference: Tensor | None
+    factor: Tensor | None = None
+
+    def rows(self, span: slice) -> "_Given":
+        """Those of some tokens."""
+        return _Given(*(part[span] if isinstance(part, Tensor) else part for part in self))
+
+    def tokens(self, logps: Tensor, entropy: Tensor) -> Tokens:
+        """As a policy loss takes them."""
+        old = logps.detach() if self.old is None else self.old
+        return Tokens(logps, entropy, old, self.advantages, self.owner, self.number)
 
 
 def token_logps(

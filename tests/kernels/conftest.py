@@ -6,8 +6,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from plm.kernels.tiles import interpreting
-
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def place(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -17,6 +15,10 @@ def place(request: pytest.FixtureRequest) -> Iterator[str]:
     """
     if importlib.util.find_spec("triton") is None:
         pytest.skip("there is no Triton here")
+    # Here, since of a folder named on the command line this file is read before the interpreter is
+    # switched on, and what is imported here brings Triton.
+    from plm.kernels.tiles import interpreting
+
     if request.param == "cuda":
         if not torch.cuda.is_available():
             pytest.skip("no GPU")

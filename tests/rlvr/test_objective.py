@@ -1,5 +1,7 @@
 """The loss of a micro-batch against a plain computation in fp64 with the full logits."""
 
+import importlib
+import pkgutil
 from functools import partial
 from typing import Any
 
@@ -7,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+import plm.policy
 from plm.aggregation.sequence import sequence
 from plm.batch import IGNORE_INDEX
 from plm.correction.truncated import truncated
 from plm.divergence.k3 import k3
 from plm.policy.clip import clip
+from plm.policy.common import Surrogate, Tokens, is_per_token
 from plm.policy.reinforce import reinforce
 from plm.rlvr.objective import Objective, Scorer, token_logps
 
@@ -115,6 +119,45 @@ def test_of_a_batch_that_is_used_once_the_gradient_is_reinforces(given: Given) -
 def test_advantages_of_0_give_no_gradient_at_all(given: Given) -> None:
     found = given.loss(Objective(clip, sequence), torch.zeros(NUMBER), **given.known)[0].total
     assert all(gradient.abs().max() == 0 for gradient in given.gradients(found))
+
+
+@pytest.mark.parametrize("correction", [None, truncated, partial(truncated, level="sequence")])
+@pytest.mark.parametrize("with_old", [True, False])
+def test_one_pass_over_the_head_equals_two(given: Given, with_old: bool, correction: Any) -> None:
+    def unmarked(tokens: Tokens) -> Surrogate:
+        return clip(tokens, clip_high=0.3)
+
+    known = {name: v for name, v in given.known.items() if with_old or name != "old"}
+    settings = {"divergence": k3, "divergence_weight": 0.3, "entropy_weight": 0.05}
+    settings |= {"correction": correction, "temperature": 0.7}
+    one, two = (
+        given.loss(Objective(policy, sequence, **settings), **known)
+        for policy in (partial(clip, clip_high=0.3), unmarked)
+    )
+    _same(given, one[0].total, two[0].total)
+    for mine, its in zip(one[1:], two[1:], strict=True):
+        assert set(mine) == set(its)
+        for name, value in mine.items():
+            torch.testing.assert_close(value, its[name], rtol=1e-12, atol=1e-14)
+
+
+def test_only_losses_of_single_tokens_are_marked() -> None:
+    """What a marked loss says of a part of the tokens is what it says of all."""
+    marked = {name for name, loss in _policies().items() if is_per_token(loss)}
+    assert marked == {"clip", "cispo", "none", "ppo", "reinforce", "sapo"}
+    draw = torch.Generator().manual_seed(2)
+    logps, old, worth = torch.randn(3, 12, generator=draw, dtype=torch.float64)
+    owner = torch.arange(12) // 4
+    tokens = Tokens(logps, logps.exp(), old, worth, owner, 3)
+    for name, loss in _policies().items():
+        whole = loss(tokens).loss
+        part = Tokens(*(field[2:7] for field in tokens[:5]), 3)
+        assert torch.equal(loss(part).loss, whole[2:7]) == (name in marked)
+
+
+def _policies() -> dict[str, Any]:
+    names = [m.name for m in pkgutil.iter_modules(plm.policy.__path__) if m.name != "common"]
+    return {n: getattr(importlib.import_module(f"plm.policy.{n}"), n) for n in names}
 
 
 def test_figures_are_those_of_the_tokens(given: Given) -> None:

@@ -4,6 +4,7 @@ from plm.kernels.reference.add_rms_norm import add_rms_norm
 from plm.kernels.reference.latent_norm import latent_norm
 from plm.kernels.reference.linear_cross_entropy import linear_cross_entropy
 from plm.kernels.reference.linear_logprob import linear_logprob
+from plm.kernels.reference.linear_loss import linear_loss
 from plm.kernels.reference.linear_policy_loss import linear_policy_loss
 from plm.kernels.reference.mla_attention import mla_attention
 from plm.kernels.reference.mla_decode import mla_decode
@@ -17,6 +18,7 @@ __all__ = [
     "latent_norm",
     "linear_cross_entropy",
     "linear_logprob",
+    "linear_loss",
     "linear_policy_loss",
     "mla_attention",
     "mla_decode",
