@@ -1,7 +1,11 @@
 """Conversations of a task's items: what is asked, what solves it, and what has no solution."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from plm.config import build
 from plm.data.conversations import Conversation, check
 from plm.data.sources.task_solutions import task_solutions
 from plm.data.tally import Tally
@@ -13,6 +17,7 @@ from plm.reward.common import Example
 
 pytest.importorskip("reasoning_gym")
 
+ROOT = Path(__file__).parents[3]
 FAMILIES = {"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 3, "max_digits": 3}}
 TEXT = "{question}\n{steps}\nGo on."
 
@@ -58,3 +63,17 @@ def test_items_without_a_solution_are_counted():
 def test_what_is_no_task():
     with pytest.raises(ConfigError, match="task=str is none whose answers are written"):
         task_solutions("exercises")
+
+
+@pytest.mark.parametrize("name", ["masked", "reordered"])
+def test_the_recipe_asks_as_the_prompts_do(name: str):
+    recipe = yaml.safe_load((ROOT / "data_recipes/process.yaml").read_text())
+    prompts = yaml.safe_load((ROOT / f"configs/prompts/{name}.yaml").read_text())
+    origin = recipe["sources"][name]["origin"]
+    assert origin["task"]["_target_"] == prompts["_target_"]
+    assert origin["task"]["text"] == prompts["text"]
+    origin["task"]["task"]["n"] = 3
+    made = list(build(origin))
+    assert len(made) == 6
+    shares = yaml.safe_load((ROOT / "configs/phases/sft_process.yaml").read_text())
+    assert set(shares["process"]["mixture"]) == set(recipe["sources"])
