@@ -3,6 +3,7 @@
 An estimate is `(logps [N], ref_logps [N], old_logps [N], **settings) -> [N]`, nats: the policy's
 log-probabilities, with gradients where it is a term of the loss; the reference's; and those of the
 weights that the tokens were drawn with, which are `logps`, detached, where a batch is used once.
+One that gives each token what depends on it alone is marked `plm.policy.common.per_token`.
 
 As values, on tokens of the policy itself, k1, k3 and `corrected` have KL(policy ‖ reference) as
 their mean. As terms of a loss they do something else each, and what counts there is the mean of the

@@ -6,9 +6,10 @@ Paper: DeepSeek-AI, DeepSeek-V3.2 (arXiv:2512.02556), the unbiased KL estimate
 from torch import Tensor
 
 from plm.divergence.k3 import k3
-from plm.policy.common import ratios
+from plm.policy.common import per_token, ratios
 
 
+@per_token
 def corrected(logps: Tensor, ref_logps: Tensor, old_logps: Tensor) -> Tensor:
     """r·(exp(d) − d − 1), d = ref − lp, r = exp(lp − old), with the gradient of both factors.
 

@@ -5,7 +5,10 @@ Paper: Schulman, Approximating KL divergence (joschu.net/blog/kl-approx.html)
 
 from torch import Tensor
 
+from plm.policy.common import per_token
 
+
+@per_token
 def k1(logps: Tensor, ref_logps: Tensor, old_logps: Tensor) -> Tensor:
     """lp − ref; meant for a reward.
 

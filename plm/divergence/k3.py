@@ -7,7 +7,10 @@ Paper: Shao et al., DeepSeekMath: GRPO (arXiv:2402.03300), equation 4
 import torch
 from torch import Tensor
 
+from plm.policy.common import per_token
 
+
+@per_token
 def k3(logps: Tensor, ref_logps: Tensor, old_logps: Tensor) -> Tensor:
     """exp(d) − d − 1, d = ref − lp.
 

@@ -233,7 +233,8 @@ class Sweep:
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a @ b, the total being wide."""
     if a.dtype == total.dtype:
-        total.addmm_(a, b)
+        # Not addmm_, which torch's FLOP counter does not know.
+        torch.addmm(total, a, b, out=total)
     elif total.is_cuda and torch.version.hip is None:
         # Added up in the product itself: neither its rounding nor its bytes. NVIDIA's library only.
         torch.addmm(total, a, b, out_dtype=total.dtype, out=total)

@@ -20,7 +20,10 @@ FARTHEST = 20.0
 
 
 class Tokens(NamedTuple):
-    """N sampled tokens of R rollouts, each rollout whole; prompts and what tools said are left out.
+    """N sampled tokens of R rollouts; prompts and what tools said are left out.
+
+    Each rollout is whole, but for losses that are marked `per_token`: these are called with
+    stretches of tokens too, which may begin and end within a rollout.
 
     Attributes:
         logps: [N] fp32, log-probability under the policy at the temperature of the draws, nats;
@@ -56,23 +59,22 @@ class Surrogate(NamedTuple):
     above: Tensor
 
 
-Loss = Callable[..., Surrogate]
-"""`(tokens, **settings) -> Surrogate`."""
-
-
-def per_token(loss: Loss) -> Loss:
+def per_token(loss: Callable[..., Any]) -> Callable[..., Any]:
     """Mark a loss that says of each token what depends on that token alone.
 
     Its gradient is made while the token's logits are at hand, which spares a product with the head;
-    a loss without the mark sees all tokens of its rollouts at once.
+    a loss without the mark sees all tokens of its rollouts at once. One with it is called several
+    times, so that it may keep nothing. Divergences are marked in the same way.
     """
-    loss.per_token = True  # type: ignore[attr-defined]
+    # Itself, since functools.wraps would hand a mere True on to a function around it.
+    loss.per_token = loss  # type: ignore[attr-defined]
     return loss
 
 
-def is_per_token(loss: Loss) -> bool:
+def is_per_token(loss: Callable[..., Any]) -> bool:
     """Whether the loss, or the function inside the partial, is marked."""
-    return getattr(getattr(loss, "func", loss), "per_token", False)
+    function = getattr(loss, "func", loss)
+    return getattr(function, "per_token", None) is function
 
 
 def means(values: Tensor, rollout: Tensor, number: int) -> Tensor:

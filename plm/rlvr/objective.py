@@ -70,10 +70,10 @@ class Objective:
             weights.to(wide)[owner],
             *(known[n].to(wide) if n in known else None for n in ("sampled", "old", "reference")),
         )
-        make = self._fused if is_per_token(self.policy) else self._in_two_passes
-        if self.correction is not None and given.old is None:
-            # Only where all log-probabilities are known is it known, too.
-            make = self._in_two_passes
+        alone = all(is_per_token(p) for p in (self.policy, self.divergence) if p is not None)
+        # A correction is known only where all log-probabilities are.
+        known_before = self.correction is None or given.old is not None
+        make = self._fused if alone and known_before else self._in_two_passes
         total, logps, entropy, given = make(hidden, head_weight, labels, given, kernels)
         with torch.no_grad():
             tokens = given.tokens(logps, entropy)
@@ -86,14 +86,18 @@ class Objective:
     ) -> tuple[Tensor, Tensor, Tensor, "_Given"]:
         """The loss in one pass over the head: what a token has depends on no other one."""
         given = self._corrected(given)
-        found = pick(kernels).linear_loss(
+        # The gradient is made in the product's dtype before the backward brings its factor, a
+        # scaler's too: weights of 1e-6 would be none in fp16. A power of two changes no digit.
+        factor = _power_of_two(given.weights)
+        scaled = given._replace(weights=given.weights / factor)
+        loss, logps, entropy = pick(kernels).linear_loss(
             hidden.reshape(-1, hidden.shape[-1]),
             head_weight,
             labels.reshape(-1),
-            lambda logps, entropy, span: self._each(logps, entropy, given.rows(span)),
+            lambda logps, entropy, span: self._each(logps, entropy, scaled.rows(span)),
             temperature=self.temperature,
         )
-        return *found, given
+        return loss * factor, logps, entropy, given
 
     def _in_two_passes(
         self, hidden: Tensor, head_weight: Tensor, labels: Tensor, given: "_Given", kernels: str
@@ -152,6 +156,13 @@ class _Given(NamedTuple):
         """As a policy loss takes them."""
         old = logps.detach() if self.old is None else self.old
         return Tokens(logps, entropy, old, self.advantages, self.owner, self.number)
+
+
+def _power_of_two(weights: Tensor) -> Tensor:
+    """The power of two next above the largest, a scalar on their device; 1 where all are 0."""
+    largest = torch.cat([weights, weights.new_zeros(1)]).amax()
+    exponent = torch.frexp(largest).exponent
+    return torch.where(largest > 0, torch.ldexp(torch.ones_like(largest), exponent), 1)
 
 
 def token_logps(

@@ -25,6 +25,9 @@ CASES = {
         lambda m, h, w: m.linear_cross_entropy(h, w, LABELS).total, [(N, D), (V, D)]
     ),
     "logprob": (lambda m, h, w: m.linear_logprob(h, w, LABELS).logps.sum(), [(N, D), (V, D)]),
+    "loss": (
+        lambda m, h, w: m.linear_loss(h, w, LABELS, lambda lp, en, span: lp).loss, [(N, D), (V, D)]
+    ),
     "policy": (policy, [(N, D), (V, D)]),
     "mlp": (lambda m, x, u, d: m.relu2_mlp(x, u, d).sum(), [(2, 3, D), (F, D), (D, F)]),
 }  # fmt: skip

@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from plm.aggregation.sequence import sequence
 from plm.batch import IGNORE_INDEX
 from plm.correction.truncated import truncated
 from plm.divergence.k3 import k3
+from plm.kernels.linear_rows import default_chunk
 from plm.policy.clip import clip
 from plm.policy.common import Surrogate, Tokens, is_per_token
 from plm.policy.reinforce import reinforce
@@ -139,6 +140,76 @@ def test_one_pass_over_the_head_equals_two(given: Given, with_old: bool, correct
         assert set(mine) == set(its)
         for name, value in mine.items():
             torch.testing.assert_close(value, its[name], rtol=1e-12, atol=1e-14)
+
+
+def _many(dtype: torch.dtype = torch.float64, number: int = 1000) -> dict[str, Any]:
+    """More tokens than one chunk of rows has, 9 of each rollout, one in 10 without a label."""
+    draw = torch.Generator().manual_seed(3)
+    owner = torch.arange(number).repeat_interleave(10)
+    labels = torch.randint(0, VOCABULARY, owner.shape, generator=draw)
+    labels[::10] = IGNORE_INDEX
+    owner = owner[labels != IGNORE_INDEX]
+    sampled, old, reference = torch.randn(3, len(owner), generator=draw, dtype=torch.float64) - 3
+    return {
+        "hidden": torch.randn(1, len(labels), WIDTH, generator=draw).to(dtype).requires_grad_(),
+        "head_weight": torch.randn(VOCABULARY, WIDTH, generator=draw).to(dtype).requires_grad_(),
+        "labels": labels[None],
+        "known": {"sampled": sampled, "old": old, "reference": reference},
+        "owner": owner,
+        "advantages": torch.randn(number, generator=draw, dtype=torch.float64),
+        "weights": torch.rand(number, generator=draw, dtype=torch.float64) / number,
+    }
+
+
+@pytest.mark.parametrize("correction", [None, partial(truncated, level="sequence")])
+def test_one_pass_in_several_chunks(correction: Any) -> None:
+    settings = {"divergence": k3, "divergence_weight": 0.3, "entropy_weight": 0.05}
+    settings |= {"correction": correction}
+    given = _many()
+    rows = given["labels"].numel() * 9 // 10
+    assert rows > default_chunk(VOCABULARY, WIDTH, "cpu", 16)
+    totals = [
+        Objective(policy, sequence, **settings).loss(**given)[0].total
+        for policy in (clip, lambda tokens: clip(tokens))
+    ]
+    torch.testing.assert_close(*totals, rtol=1e-12, atol=0)
+    leaves = given["hidden"], given["head_weight"]
+    one, two = (torch.autograd.grad(total, leaves) for total in totals)
+    for mine, its in zip(one, two, strict=True):
+        torch.testing.assert_close(mine, its, rtol=1e-9, atol=1e-13)
+
+
+def test_a_divergence_over_all_tokens_is_not_cut() -> None:
+    def spread(logps: Tensor, ref_logps: Tensor, old_logps: Tensor) -> Tensor:
+        return (logps - ref_logps) * (logps - ref_logps).mean()
+
+    given = _many()
+    leaves = given["hidden"], given["head_weight"]
+    settings = {"divergence": spread, "divergence_weight": 0.3}
+    one, two = (
+        torch.autograd.grad(Objective(p, sequence, **settings).loss(**given)[0].total, leaves)
+        for p in (clip, lambda tokens: clip(tokens))
+    )
+    assert all(torch.equal(mine, its) for mine, its in zip(one, two, strict=True))
+
+
+def test_small_weights_do_not_vanish_in_fp16() -> None:
+    made = []
+    for dtype in (torch.float16, torch.float64):
+        given = _many(dtype, 20)
+        given["weights"] = given["weights"] * 2e-5
+        loss = Objective(clip, sequence).loss(**given)[0].total
+        # What a scaler does: its factor comes with the backward.
+        (loss * 65536).backward()
+        made.append([given[name].grad.double() for name in ("hidden", "head_weight")])
+    for narrow, wide in zip(*made, strict=True):
+        assert (narrow - wide).norm() < 5e-3 * wide.norm()
+
+
+def test_the_mark_is_not_handed_on_to_what_is_around() -> None:
+    around = wraps(clip)(lambda tokens: clip(tokens))
+    assert is_per_token(clip) and is_per_token(partial(clip, clip_high=0.3))
+    assert not is_per_token(around) and not is_per_token(partial(around))
 
 
 def test_only_losses_of_single_tokens_are_marked() -> None:

@@ -17,7 +17,8 @@ from plm.evaluation.generated import Generated, Item
 def task_solutions(task: Any) -> Origin:
     """Each item of a task as one conversation: its question, and its solution.
 
-    Items without a solution are left out, and counted.
+    Items without a solution are left out, and counted. What a task of `plm.process` cannot use of
+    another one is no item, and is not.
 
     Args:
         task: whose items have solutions: `plm.evaluation.exercises.exercises`, gsm8k, or what
