@@ -144,7 +144,7 @@ def read_weights(path: Path, kind: str = "model") -> dict[str, Tensor]:
 
     Args:
         path: the checkpoint.
-        kind: model, or average for those that callbacks.average kept.
+        kind: model, average for those that callbacks.average kept, or another file's name.
     Raises:
         CheckpointError: there are none.
     """
@@ -158,7 +158,8 @@ def read_weights(path: Path, kind: str = "model") -> dict[str, Tensor]:
         except SafetensorError as error:
             raise CheckpointError(f"{file} cannot be read: {error}") from error
     if kind != "model":
-        raise CheckpointError(f"{path} has no {file.name}; callbacks.average writes it")
+        writer = "callbacks.average" if kind == "average" else "another run"
+        raise CheckpointError(f"{path} has no {file.name}, which {writer} writes")
     if (path / SHARDS).is_dir():
         return _read_shards(path / SHARDS)
     raise CheckpointError(f"{path} has neither {WEIGHTS} nor a folder {SHARDS}")

@@ -2,7 +2,8 @@
 
 Paper: Schulman et al., High-dimensional continuous control using generalized advantage estimation
     (arXiv:1506.02438), equation 16
-Departs: a rollout's end is worth 0 beyond its last reward, also where it was cut.
+Departs: a rollout's end is worth 0 beyond its last reward, also where it was cut; whitening is
+    common in code and not in the paper.
 Cost: log2 of the longest rollout passes over the tokens.
 """
 
@@ -13,7 +14,13 @@ from plm.policy.common import SHARE
 
 
 def gae(
-    rewards: Tensor, values: Tensor, rollout: Tensor, *, gamma: float = 1.0, lam: float = 1.0
+    rewards: Tensor,
+    values: Tensor,
+    rollout: Tensor,
+    *,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    whiten: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """A_t = sum over k of (γλ)^k·δ_(t+k) within the rollout, δ_t = r_t + γ·v_(t+1) − v_t.
 
@@ -23,6 +30,7 @@ def gae(
         rollout: [N] int64, which rollout each belongs to; rising.
         gamma: γ, discount a token.
         lam: λ; 1 takes what the rollout really earned, 0 the next value's word for it.
+        whiten: take the mean of all advantages from them, and divide by their deviation.
     Returns:
         Advantages [N], and returns [N], which values should have been: advantages + values.
     Raises:
@@ -36,7 +44,12 @@ def gae(
     while distance < longest:
         advantages = advantages + factor * _later(advantages, rollout, distance)
         distance, factor = 2 * distance, factor * factor
-    return advantages, advantages + values
+    returns = advantages + values
+    if whiten and len(advantages):
+        apart = advantages - advantages.mean()
+        # Without variance they are all at the mean, and worth nothing.
+        advantages = apart / (apart.square().mean().sqrt() + 1e-8)
+    return advantages, returns
 
 
 gae.needs_values = True

@@ -118,6 +118,7 @@ class Numbers(NamedTuple):
 
 
 ABOVE_0 = Numbers("a number above 0", lambda value: 0 < value < math.inf)
+FROM_0 = Numbers("a number from 0 on", lambda value: 0 <= value < math.inf)
 SHARE = Numbers("a number from 0 to 1", lambda value: 0 <= value <= 1)
 DISTANCE = Numbers(
     "a number from 0 on: how far the ratio may lie from 1", lambda value: 0 <= value < math.inf

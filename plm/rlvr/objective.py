@@ -53,9 +53,10 @@ class Objective:
             hidden: [B, T, D].
             head_weight: [V, D].
             labels: [B, T] int64.
-            known: of the N tokens: `sampled`, and `old` and `reference` where there are any.
+            known: of the N tokens: `sampled`, and `old`, `reference` and, with a value model,
+                `advantages` where there are any.
             owner: [N] int64, which rollout each belongs to.
-            advantages: [M].
+            advantages: [M]; not looked at where each token has its own.
             weights: [M], of each token of a rollout, of all rollouts of the step.
             kernels: "auto" or "reference".
         Returns:
@@ -66,7 +67,7 @@ class Objective:
         given = _Given(
             len(advantages),
             owner,
-            advantages.to(wide)[owner],
+            known.get("advantages", advantages[owner]).to(wide),
             weights.to(wide)[owner],
             *(known[n].to(wide) if n in known else None for n in ("sampled", "old", "reference")),
         )

@@ -10,6 +10,9 @@ from plm.batch import IGNORE_INDEX, Batch
 from plm.data.loader import cumulative_lengths
 from plm.rlvr.rollouts import Rollout
 
+KNOWN = "sampled", "old", "reference", "values", "advantages", "returns"
+"""What may be known of each token of a rollout."""
+
 
 def dealt(
     lengths: Sequence[int], world_size: int, parts: int, useful: Sequence[bool] | None = None
@@ -74,8 +77,8 @@ def packed(
         batch: whose step's numbers the windows take over.
     Returns:
         the batch, whose labels are the tokens that the policy chose; of its N labels, in the order
-        of the flattened batch: `sampled`, `old`, `reference` [N] fp32 nats, as far as there are
-        any; and [N] int64 which of the rollouts each belongs to.
+        of the flattened batch: each of KNOWN that there is, [N] fp32; and [N] int64 which of the
+        rollouts each belongs to.
     """
     places = bins([one.length for one in rollouts], size)
     width = max(sum(rollouts[i].length for i in row) for row in places)
@@ -83,9 +86,7 @@ def packed(
     tokens, positions, doc_ids = (torch.zeros(shape, dtype=torch.int64) for _ in range(3))
     labels, owner = (torch.full(shape, IGNORE_INDEX) for _ in range(2))
     known = {
-        name: torch.zeros(shape)
-        for name in ("sampled", "old", "reference")
-        if any(getattr(one, name) for one in rollouts)
+        name: torch.zeros(shape) for name in KNOWN if any(getattr(one, name) for one in rollouts)
     }
     for row, inside in enumerate(places):
         at = 0

@@ -27,10 +27,13 @@ class Rollout:
         cut: it ended because there was no more room.
         rewards: by kind, from 0 to 1.
         reward: their weighted sum, less what the divergence takes where it is in the reward.
-        advantage: of the rollout.
+        advantage: of the rollout; with a value model the mean of its tokens'.
         old: log-probability of each token by the trainer's arithmetic under the weights that drew
             it, nats; empty where the batch is used once.
         reference: likewise under the reference model; empty without a divergence.
+        values: what a value model says before each token, in the unit of the rewards; like
+            `advantages` and `returns`, what it should have said, empty without one. What a tool
+            said has 0.
         told: what else is logged of it, numbers by name.
     """
 
@@ -49,6 +52,9 @@ class Rollout:
     advantage: float = 0.0
     old: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+    returns: list[float] = field(default_factory=list)
     told: dict[str, float] = field(default_factory=dict)
 
     @property

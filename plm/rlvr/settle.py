@@ -11,7 +11,7 @@ from plm.divergence import common as divergence
 from plm.errors import ConfigError
 from plm.phases import Plan
 from plm.policy import common as policy
-from plm.rlvr import prompts
+from plm.rlvr import critic, prompts
 from plm.rlvr.alarms import Alarms
 from plm.rlvr.sampler import Settings
 
@@ -101,7 +101,16 @@ def check_choices(stage: dict[str, Any]) -> None:
         if stage[name]:
             group.check(build(stage[name]))
     build(stage["environment"])
-    if advantage.needs_values(build(stage["advantage"])):
+    node = stage.get("critic")
+    if node is not None:
+        try:
+            critic.Settings(**node)
+        except TypeError as error:
+            raise ConfigError(f"stage.critic: {str(error).partition(' ')[2]}") from error
+    if advantage.needs_values(build(stage["advantage"])) == (node is None):
         raise ConfigError(
-            "advantage: it needs a value model, and stage=rlvr has none; take advantage=group, say"
+            "advantage: it needs a value model, which +rlvr=ppo brings (stage.critic)"
+            if node is None
+            else "stage.critic: nothing looks at its values; take advantage=gae, or "
+            "stage.critic=null"
         )

@@ -19,6 +19,7 @@ from plm.environment.single import single
 from plm.errors import CheckpointError
 from plm.evaluation.subject import Subject, subject_of
 from plm.model.context import Context
+from plm.rlvr.critic import Critic
 from plm.rlvr.cursor import Cursor
 from plm.rlvr.objective import Scorer
 from plm.rlvr.packing import dealt, packed
@@ -47,6 +48,7 @@ class Setup:
         micro: rollouts of one forward.
         device: that trains.
         rank, world_size: of the processes.
+        critic: the value model; None: there is none.
     """
 
     folder: Path
@@ -62,6 +64,7 @@ class Setup:
     device: torch.device
     rank: int
     world_size: int
+    critic: Critic | None = None
 
     @classmethod
     def of(cls, stage: Any, job: Any) -> "Setup":
@@ -93,18 +96,28 @@ class Setup:
             device=stage.device,
             rank=job.rank,
             world_size=job.world,
+            critic=_critic(stage, job) if stage.critic is not None else None,
         )
 
     @torch.no_grad()
-    def measure(self, name: str, model: nn.Module, drawn: Drawn, planned: Any) -> None:
+    def measure(
+        self,
+        name: str,
+        model: nn.Module,
+        drawn: Drawn,
+        planned: Any,
+        scorer: Callable[..., torch.Tensor] | None = None,
+    ) -> None:
         """Put the log-probability of each token under a model into the rollouts.
 
         Args:
-            name: field of a Rollout: old or reference.
-            model: policy or reference; its mode is restored.
+            name: field of a Rollout: old, reference or values.
+            model: policy, reference or value model; its mode is restored.
             drawn: changed in place, on every process.
             planned: the phase.
+            scorer: what of each token is put there instead; called in a loss's place.
         """
+        scorer = scorer or Scorer(self.temperature)
         rollouts, size = drawn.rollouts, planned.phase.seq_len
         # Filled up, so that every process runs as many forwards as the others.
         count = -(-len(rollouts) // self.world_size) * self.world_size
@@ -118,15 +131,15 @@ class Setup:
             empty = torch.zeros(0, 0, dtype=torch.int64)
             windows, _, owner = packed(chosen, size, Batch(empty, empty, empty))
             windows = windows.to(self.device)
-            logps = model(
+            scores = model(
                 windows.tokens,
                 context=Context.of(windows, rope_theta=planned.phase.rope_theta),
                 labels=windows.labels,
-                losses={"logps": Scorer(self.temperature)},
-            ).losses["logps"]
-            logps = logps.float().cpu()
+                losses={name: scorer},
+            ).losses[name]
+            scores = scores.float().cpu()
             for place, index in enumerate(some):
-                found[index % len(rollouts)] = _spread(chosen[place], logps[owner == place])
+                found[index % len(rollouts)] = _spread(chosen[place], scores[owner == place])
         model.train(training)
         shared: list[Any] = [found]
         if self.world_size > 1:
@@ -137,26 +150,30 @@ class Setup:
                 setattr(rollouts[index], name, values)
 
     def write(self, folder: Path, drawn: Drawn | None) -> None:
-        """Keep the rollouts and the cursor."""
+        """Keep the rollouts, the cursor and the value model."""
         if drawn is not None:
             drawn.write(folder)
+        if self.critic is not None:
+            self.critic.write(folder)
         write_atomic(folder / CURSOR, json.dumps(self.cursor.state()))
 
     def restore(self, folder: Path) -> None:
-        """Set the cursor to where a checkpoint has it.
+        """Set the cursor and the value model to where a checkpoint has them.
 
         Raises:
             CheckpointError: it has none.
         """
+        if self.critic is not None:
+            self.critic.read(folder)
         try:
             self.cursor.load(json.loads((folder / CURSOR).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder / CURSOR} cannot be read: {error}") from error
 
 
-def _spread(rollout: Any, logps: torch.Tensor) -> list[float]:
+def _spread(rollout: Any, scores: torch.Tensor) -> list[float]:
     """One a token: what a tool said has 0."""
-    values = iter(logps.tolist())
+    values = iter(scores.tolist())
     return [next(values) if learn else 0.0 for learn in rollout.learn]
 
 
@@ -205,6 +222,24 @@ def whole_weights(stage: Any) -> dict[str, torch.Tensor]:
     if getattr(stage.model, "_plm_sharded", False):
         return get_model_state_dict(stage.model, options=StateDictOptions(full_state_dict=True))
     return stage.model.state_dict()
+
+
+def _critic(stage: Any, job: Any) -> Critic:
+    """A copy of the policy as it is; what a checkpoint has comes by `restore`."""
+    if stage.placement.whole_weights:
+        model = copy.deepcopy(stage.model)
+    else:
+        model = build(job.settings["model"]).to(stage.device)
+        model.load_state_dict(whole_weights(stage))
+    return Critic(
+        model,
+        stage.critic,
+        device=stage.device,
+        rank=job.rank,
+        world_size=job.world,
+        micro=job.settings["micro_batch_size"],
+        seed=job.settings["seed"],
+    )
 
 
 def _reference(stage: Any, job: Any) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from plm.rlvr.rollouts import Drawn, Rollout
 
 
@@ -26,6 +28,8 @@ def of_drawn(drawn: Drawn) -> dict[str, tuple[float, float]]:
     add("advantage", [abs(one.advantage) for one in rollouts])
     for name in sorted({name for one in rollouts for name in one.told}):
         add(name, [one.told.get(name, 0.0) for one in rollouts])
+    if any(one.values for one in rollouts):
+        found["value_explained"] = explained(rollouts)
     groups = told.get("groups", 0)
     solved = told.get("solved_all", 0), told.get("solved_none", 0)
     shares = {
@@ -36,6 +40,24 @@ def of_drawn(drawn: Drawn) -> dict[str, tuple[float, float]]:
         "unfilled": told.get("unfilled", 0),
     }
     return {n: (s, c) for n, (s, c) in found.items()} | {n: (v, groups) for n, v in shares.items()}
+
+
+def explained(rollouts: Sequence[Rollout]) -> list[float]:
+    """Sum and count of one figure: the share of the returns' variance that the values explain.
+
+    1 − Var(R − v) / Var(R) over all chosen tokens, where there is variance.
+    """
+    pairs = [
+        (value, earned)
+        for one in rollouts
+        for value, earned, learn in zip(one.values, one.returns, one.learn, strict=True)
+        if learn
+    ]
+    values, returns = torch.tensor(pairs, dtype=torch.float64).reshape(-1, 2).unbind(1)
+    spread = float(returns.var(correction=0)) if pairs else 0.0
+    if not spread > 0:
+        return [0.0, 0]
+    return [1 - float((returns - values).var(correction=0)) / spread, 1]
 
 
 def looked_at(drawn: Drawn) -> dict[str, float]:

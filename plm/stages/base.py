@@ -1,6 +1,5 @@
 """What every stage shares: one optimizer step over micro-batches, counted in tokens."""
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from torch import nn
 from plm.batch import Batch, LossSum
 from plm.compiling import compile_layers
 from plm.errors import ConfigError, GuardStop
+from plm.evaluation.common import seed_of
 from plm.metrics import Sums
 from plm.model.common import fresh_weights
 from plm.optimizer.common import NamedParameter
@@ -130,7 +130,7 @@ class Stage(pl.LightningModule):
         """One micro-batch; the step's last one also moves the weights."""
         if batch.first:
             self._begin(batch)
-        torch.manual_seed(_seed_of(self.seed, batch))
+        torch.manual_seed(seed_of(self.seed, f"{batch.step}/{batch.first_row}"))
         found = self.compute(batch)
         terms = []
         for name, loss in found.items():
@@ -211,14 +211,19 @@ class Stage(pl.LightningModule):
                     new.state[parameter] = old.state[parameter]
         self.trainer.strategy.optimizers = [new]
 
+    def share(self, batch: Batch) -> float:
+        """Of the peak rate, that a batch's step has."""
+        phase = self.plan.at(batch.step).phase
+        factor = self.rate_factors.get(phase.name, 1.0)
+        return self.schedule(batch.tokens_seen + phase.global_batch_tokens) * factor
+
     def _finish(self, batch: Batch) -> None:
         planned = self.plan.at(batch.step)
         step_tokens = planned.phase.global_batch_tokens
         for parameter in self._frozen:
             parameter.grad = None
         self.grad_norm = self.placement.clip(self.clip_norm)
-        factor = self.rate_factors.get(planned.phase.name, 1.0)
-        share = self.schedule(batch.tokens_seen + step_tokens) * factor
+        share = self.share(batch)
         optimizer = self.placement.optimizer
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * share
@@ -243,8 +248,3 @@ class Stage(pl.LightningModule):
                 f"the gradient was not finite for {MAX_BAD_STEPS} steps up to step {batch.step} "
                 f"({batch.tokens_seen} tokens); lower scale.peak_lr or look at that data"
             )
-
-
-def _seed_of(seed: int, batch: Batch) -> int:
-    text = f"{seed}/{batch.step}/{batch.first_row}"
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")

@@ -23,6 +23,7 @@ from plm.evaluation.common import seed_of
 from plm.model.context import Context
 from plm.rlvr import history, told
 from plm.rlvr.alarms import Alarms
+from plm.rlvr.critic import Settings as Fitting
 from plm.rlvr.judging import judge
 from plm.rlvr.measure import measure
 from plm.rlvr.objective import Objective
@@ -47,6 +48,7 @@ class RLVR(Stage):
         divergence_in: loss, or reward: there it is summed up over each rollout's tokens.
         correction: of configs/correction: factors for what the sampler's arithmetic changes.
         entropy_weight: factor on the entropy, which is subtracted from the loss.
+        critic: of an advantage that needs values, see plm.rlvr.critic.Settings; None: no values.
         alarms: see plm.rlvr.alarms.Alarms.
         settings: of every stage.
     """
@@ -67,6 +69,7 @@ class RLVR(Stage):
         divergence_in: str = "loss",
         correction: Callable[..., Tensor] | None = None,
         entropy_weight: float = 0.0,
+        critic: Mapping[str, Any] | None = None,
         alarms: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
@@ -74,6 +77,7 @@ class RLVR(Stage):
         temperature = float(getattr(environment, "keywords", {}).get("temperature", 1.0))
         self.advantage, self.environment = advantage, environment
         self.drawing, self.alarms = Settings(**rollouts), Alarms(**(alarms or {}))
+        self.critic = None if critic is None else Fitting(**critic)
         self.divergence, self.divergence_weight = divergence, divergence_weight
         self.in_reward = divergence is not None and divergence_in == "reward"
         self.objective = Objective(
@@ -118,12 +122,15 @@ class RLVR(Stage):
             setup.measure("old", self.model, drawn, planned)
         if self.divergence is not None:
             setup.measure("reference", setup.reference, drawn, planned)
+        if setup.critic is not None:
+            setup.measure("values", setup.critic.model, drawn, planned, setup.critic.values)
         judge(
             drawn,
             setup.prompts,
             self.advantage,
             divergence=self.divergence if self.in_reward else None,
             weight=self.divergence_weight,
+            lam=self.critic.lam if self.critic else None,
         )
         first = setup.rank == 0
         if first:
@@ -152,6 +159,8 @@ class RLVR(Stage):
         shares = self.objective.aggregation(lengths, longest=self.drawing.max_new_tokens)
         self.shares = torch.where(lengths > 0, shares, 0).to(self.device)
         self.values = torch.tensor([one.advantage for one in self.turn], device=self.device)
+        if self.setup.critic is not None:
+            self._fit(batch, planned)
         always = self.objective.divergence is not None or bool(self.objective.entropy_weight)
         useful = (self.shares > 0) & (always | (self.values != 0))
         parts = -(-planned.rows // (self._world * len(batch.tokens)))
@@ -159,6 +168,20 @@ class RLVR(Stage):
         hands = dealt(sizes, self._world, parts, useful.tolist())
         used = [sizes[index] for hand in hands for part in hand for index in part]
         self.gone_over, self.hands = (sum(used), len(used)), hands[self.setup.rank]
+
+    def _fit(self, batch: Batch, planned: Any) -> None:
+        """The value model's own step, before the policy's."""
+        share = super().share(batch)
+        said = self.setup.critic.learn(self.turn, planned, share=share, step=batch.step)
+        for name, value in said.items():
+            self.sums.add(f"rlvr/{name}", value)
+        if batch.step < self.critic.warmup_steps:
+            self.shares = torch.zeros_like(self.shares)
+
+    def share(self, batch: Batch) -> float:
+        """None while the values alone are fitted, so that not even a decay moves the policy."""
+        fitting = self.critic is not None and batch.step < self.critic.warmup_steps
+        return 0.0 if fitting else super().share(batch)
 
     def compute(self, batch: Batch) -> dict[str, LossSum]:
         """The loss of a micro-batch's rollouts."""

@@ -35,6 +35,21 @@ def test_as_token_by_token(gamma: float, lam: float):
     assert torch.equal(returns, found + values)
 
 
+def test_whitened_the_returns_stay():
+    rewards, values = drawn()
+    plain, returns = gae(rewards, values, ROLLOUT, lam=0.9)
+    found, same = gae(rewards, values, ROLLOUT, lam=0.9, whiten=True)
+    assert torch.equal(returns, same)
+    assert float(found.mean()) == pytest.approx(0, abs=1e-12)
+    assert float(found.square().mean()) == pytest.approx(1, abs=1e-6)
+    apart = plain - plain.mean()
+    torch.testing.assert_close(found * apart.square().mean().sqrt(), apart, rtol=1e-6, atol=1e-9)
+    # All alike: nothing is better than the rest.
+    one = torch.ones(2, dtype=torch.float64)
+    alike, _ = gae(one, torch.zeros_like(one), torch.tensor([0, 1]), whiten=True)
+    assert alike.tolist() == [0, 0]
+
+
 def test_with_lambda_1_the_return_is_what_was_earned():
     rewards, values = drawn()
     _, returns = gae(rewards, values, ROLLOUT)

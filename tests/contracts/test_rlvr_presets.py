@@ -48,6 +48,18 @@ CHANGES = {
         "stage.divergence_weight": 0.05,
         "stage.divergence_in": "reward",
     },
+    "ppo": {
+        "stage.policy": "ppo",
+        "stage.advantage": "gae",
+        "stage.rollouts.updates": 4,
+        "stage.critic": {
+            "peak_lr": 3e-4,
+            "clip": 0.2,
+            "clip_norm": 1.0,
+            "lam": None,
+            "warmup_steps": 0,
+        },
+    },
     "reinforce_pp": {
         "stage.advantage": "batch",
         "stage.divergence": "k2",

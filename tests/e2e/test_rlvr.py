@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from plm import config
+from plm import checkpoint, config
 from plm.checkpoint import read_meta
 from tests.e2e.conftest import WORDS, Trainer, last_weights, metrics, reopened
 from tests.e2e.test_aries import checkpoints, written
@@ -152,6 +153,60 @@ def test_a_reference_is_kept_near(runs: Trainer) -> None:
     (again / "reference.safetensors").unlink()
     runs.run("name=again", *kept, *TWO_OF_EACH)
     assert same(last_weights(runs.runs / "loss"), last_weights(again))
+
+
+PPO = ("+rlvr=ppo", *TWO_OF_EACH, "stage.critic.peak_lr=1e-3")
+
+
+@pytest.mark.slow
+def test_values_are_fitted_and_kept(runs: Trainer) -> None:
+    runs.run("name=ppo", *PPO)
+    rows = [row for row in metrics(runs.runs / "ppo") if row.get("loss")]
+    # Before it is fitted it says 0 of every token, which explains nothing.
+    first, second = (float(rows[place]["rlvr/value_explained"]) for place in (0, 4))
+    assert first == pytest.approx(0, abs=1e-9) and abs(second) > 1e-6
+    assert float(rows[0]["rlvr/value_loss"]) > 0
+    rollouts = json.loads((checkpoints(runs.runs / "ppo")[-1] / "rollouts.json").read_text())
+    assert all(len(one["values"]) == len(one["tokens"]) for one in rollouts["rollouts"])
+    for keep in (3, 5):
+        again = reopened(runs.runs / "ppo", runs.runs / "again", keep)
+        runs.run("name=again", *PPO)
+        assert same(last_weights(runs.runs / "ppo"), last_weights(again))
+        (one, other) = (checkpoints(run)[-1] / "critic.safetensors"
+                        for run in (runs.runs / "ppo", again))  # fmt: skip
+        assert one.read_bytes() == other.read_bytes()
+        shutil.rmtree(again)
+
+
+@pytest.mark.slow
+def test_while_values_alone_are_fitted_the_policy_stays(runs: Trainer, tuned: Path) -> None:
+    runs.run("name=fitting", *PPO, "stage.critic.warmup_steps=4", "optimizer.weight_decay=0.5")
+    kept = checkpoints(runs.runs / "fitting")
+    weights = [checkpoint.read_weights(path) for path in kept]
+    begun = checkpoint.read_weights(checkpoints(tuned)[-1])
+    assert len(kept) == 8 and all(same(begun, one) for one in weights[:4])
+    assert not same(begun, weights[4])
+    fitted = [checkpoint.read_weights(path, "critic") for path in kept[:2]]
+    assert not same(*fitted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_fit_the_values_that_one_fits(runs: Trainer, strategy: str) -> None:
+    few = (*PPO, "optimizer=adamw", "scale.tokens.rlvr=4096")
+    runs.run("name=one", *few)
+    runs.run("name=two", f"trainer={strategy}", "trainer.devices=2", *few)
+    one, two = (
+        checkpoint.read_weights(checkpoints(runs.runs / name)[-1], "critic")
+        for name in ("one", "two")
+    )
+    parts = [name for name in one if name.startswith("parts.")]
+    assert parts and all(torch.allclose(one[n], two[n], atol=1e-3) for n in parts)
+    first, second = (
+        [r for r in metrics(runs.runs / name) if r.get("loss")] for name in ("one", "two")
+    )
+    losses = [[float(row["rlvr/value_loss"]) for row in rows] for rows in (first, second)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ from plm.policy.clip import clip
 from plm.policy.common import Tokens
 from plm.policy.gspo import gspo
 from plm.policy.ppo import ppo
+from plm.policy.reinforce import reinforce
 from plm.policy.sapo import sapo
 from tests.policy.common import again, scored
 
@@ -337,3 +338,33 @@ def test_advantages_over_a_batch(wide):
     given = scored(rewards.tolist(), 4, [1.0])
     expected = their_advantages(given.kinds, given.weights, 4, "batch")
     assert (batch(given, eps=1e-4) - expected).abs().max() < 1e-12
+
+
+def test_rloo(trl):
+    """Theirs clips the ratio of whole answers; of answers that are used once it is 1."""
+    from trl import RLOOTrainer
+
+    drawn, made = Drawn(), RLOOTrainer.__new__(RLOOTrainer)
+    values = {
+        "accelerator": ACCELERATOR,
+        "epsilon_low": 0.2,
+        "epsilon_high": 0.2,
+        "aux_loss_enabled": False,
+        "_metrics": {"train": defaultdict(list), "eval": defaultdict(list)},
+        "model": torch.nn.Identity().train(),
+    }
+    for name, value in values.items():
+        setattr(made, name, value)
+    made._get_per_token_logps_and_entropies = lambda *_, **__: (drawn.logps, drawn.entropy, None)
+    inputs = {
+        "prompt_ids": torch.ones(len(LENGTHS), 2, dtype=torch.int64),
+        "prompt_mask": torch.ones(len(LENGTHS), 2, dtype=torch.int64),
+        "completion_ids": drawn.labels,
+        "completion_mask": drawn.mask.long(),
+        "advantages": drawn.advantages,
+        "old_logps": (drawn.logps.detach() * drawn.mask).sum(1),
+    }
+    its = made._compute_loss(None, inputs)
+    mine, _ = ours(drawn, reinforce, sequence_sum, on_policy=True)
+    grads = [torch.autograd.grad(each, drawn.logits, retain_graph=True)[0] for each in (mine, its)]
+    assert grads[0].any() and (grads[0] - grads[1]).abs().max() < 1e-12

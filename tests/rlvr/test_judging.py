@@ -1,12 +1,14 @@
 """Advantages of rollouts whose sources are rewarded for different things."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from plm.advantage.common import Scored
 from plm.advantage.decoupled import decoupled
+from plm.advantage.gae import gae
 from plm.advantage.group import group
 from plm.divergence.k1 import k1
 from plm.rlvr.judging import judge, kinds_of
@@ -112,6 +114,43 @@ def test_a_divergence_is_taken_from_the_reward_over_the_policys_own_tokens() -> 
     assert seen[0].kinds[:, -1].tolist() == [-0.25] * 6 and seen[0].weights[-1] == 0.5
     rewards = [one.reward for one in drawn.rollouts]
     torch.testing.assert_close(seen[0].total, torch.tensor(rewards, dtype=torch.float64))
+
+
+def _valued() -> Drawn:
+    drawn = _drawn()
+    for one in drawn.rollouts:
+        one.values = [0.5, 9.0, 0.25]
+    return drawn
+
+
+def test_with_values_each_token_has_an_advantage_of_its_own() -> None:
+    drawn = _valued()
+    judge(drawn, PROMPTS, partial(gae, lam=0.5))
+    for one in drawn.rollouts:
+        # What a tool said, in the middle, is no step; the reward is earned by the last token.
+        last = one.reward - 0.25
+        first = 0.25 - 0.5 + 0.5 * last
+        assert one.advantages == pytest.approx([first, 0, last])
+        assert one.returns == pytest.approx([first + 0.5, 0, one.reward])
+        assert one.advantage == pytest.approx((first + last) / 2)
+
+
+def test_returns_may_look_farther_than_advantages() -> None:
+    drawn, plain = _valued(), _valued()
+    judge(drawn, PROMPTS, partial(gae, lam=0.5), lam=1.0)
+    judge(plain, PROMPTS, partial(gae, lam=0.5))
+    for one, other in zip(drawn.rollouts, plain.rollouts, strict=True):
+        assert one.advantages == other.advantages
+        assert one.returns == pytest.approx([one.reward, 0, one.reward])
+
+
+def test_with_values_a_divergence_is_taken_where_it_is() -> None:
+    plain, drawn = _drawn(), _valued()
+    judge(drawn, PROMPTS, gae, divergence=k1, weight=0.5)
+    for one, before in zip(drawn.rollouts, plain.rollouts, strict=True):
+        assert one.told == {"divergence": 0.25} and one.reward == before.reward - 0.125
+        # Of 0.5 nats at the first token and -0.25 at the last, half is taken.
+        assert one.returns == pytest.approx([before.reward - 0.125, 0, before.reward + 0.125])
 
 
 def test_the_same_divergence_for_all_changes_no_advantage() -> None:

@@ -17,6 +17,7 @@ from plm.divergence.k3 import k3
 from plm.kernels.linear_rows import default_chunk
 from plm.policy.clip import clip
 from plm.policy.common import Surrogate, Tokens, is_per_token
+from plm.policy.gspo import gspo
 from plm.policy.reinforce import reinforce
 from plm.rlvr.objective import Objective, Scorer, token_logps
 
@@ -50,8 +51,15 @@ class Given:
         chosen = each.gather(-1, self.labels.clamp(min=0)[..., None])[..., 0]
         return chosen[kept], -(each.exp() * each).sum(-1)[kept]
 
-    def loss(self, objective: Objective, advantages: Tensor = ADVANTAGES, **known: Tensor) -> Any:
-        """What the objective says of it."""
+    def loss(
+        self,
+        objective: Objective,
+        advantages: Tensor = ADVANTAGES,
+        own: Tensor | None = None,
+        **known: Tensor,
+    ) -> Any:
+        """What the objective says of it; `own` are advantages of single tokens."""
+        known = known if own is None else {**known, "advantages": own}
         return objective.loss(
             self.hidden,
             self.head,
@@ -104,6 +112,20 @@ def test_all_parts_together_equal_a_plain_computation(given: Given, temperature:
         expected = expected + WEIGHTS[owner] * each
     assert loss.count == 1 and loss.total.dtype == torch.float64
     _same(given, loss.total, expected)
+
+
+@pytest.mark.parametrize("policy", [clip, partial(gspo, clip_low=0.9, clip_high=9.0)])
+def test_each_token_may_have_an_advantage_of_its_own(given: Given, policy: Any) -> None:
+    objective = Objective(policy, sequence)
+    rollout = given.owner[given.owner >= 0]
+    spread = ADVANTAGES[rollout]
+    plain, _, _ = given.loss(objective, **given.known)
+    # What is given for rollouts is not looked at.
+    same, _, _ = given.loss(objective, torch.full((4,), 7.0), spread, **given.known)
+    _same(given, same.total, plain.total)
+    own = torch.linspace(-1, 2, len(rollout), dtype=torch.float64)
+    found, _, _ = given.loss(Objective(reinforce, sequence), own=own, **given.known)
+    _same(given, found.total, -(WEIGHTS[rollout] * own * given.logps(1.0)[0]).sum())
 
 
 def test_of_a_batch_that_is_used_once_the_gradient_is_reinforces(given: Given) -> None:

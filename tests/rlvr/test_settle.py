@@ -74,7 +74,21 @@ def _choice(target: str, **more: Any) -> dict[str, Any]:
 
 def test_an_advantage_of_a_value_model(settings: dict[str, Any]) -> None:
     settings["stage"]["advantage"] = _choice("advantage.gae.gae")
-    with pytest.raises(ConfigError, match=r"^advantage: it needs a value model"):
+    with pytest.raises(ConfigError, match=r"^advantage: it needs a value model, which \+rlvr=ppo"):
+        settle_rlvr(settings)
+    settings["stage"]["critic"] = {}
+    settle_rlvr(settings)
+    settings["stage"]["critic"] = {"rate": 1}
+    with pytest.raises(ConfigError, match=r"^stage\.critic: .*unexpected keyword argument 'rate'"):
+        settle_rlvr(settings)
+    settings["stage"]["critic"] = {"clip": -1}
+    with pytest.raises(ConfigError, match=r"^stage\.critic\.clip=-1 must be a number above 0"):
+        settle_rlvr(settings)
+
+
+def test_values_that_nothing_looks_at(settings: dict[str, Any]) -> None:
+    settings["stage"]["critic"] = {}
+    with pytest.raises(ConfigError, match=r"^stage\.critic: nothing looks at its values"):
         settle_rlvr(settings)
 
 
