@@ -5,8 +5,8 @@ share the prompts out.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from plm.environment.common import Asked, Reply
 from plm.errors import ConfigError
 from plm.evaluation.common import seed_of
+from plm.policy.common import check_choice
 from plm.reward.common import Example, score
 from plm.rlvr.cursor import Cursor, Draw
 from plm.rlvr.prompts import PromptSet, Source
@@ -38,6 +39,8 @@ class Settings:
     mask_cut: bool = False
     rows: int = 128
     compiled: bool | str = "auto"
+    engine: str = "plm"
+    vllm: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in {
@@ -46,6 +49,9 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"rollouts.{name}={value} must be a whole number from {least} on")
+        check_choice("rollouts", ("plm", "vllm"), engine=self.engine)
+        if self.vllm and self.engine != "vllm":
+            raise ConfigError("rollouts.vllm has no effect; set rollouts.engine=vllm")
         for name in ("dynamic", "mask_cut"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"rollouts.{name}={getattr(self, name)} must be true or false")

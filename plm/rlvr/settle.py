@@ -14,6 +14,7 @@ from plm.policy import common as policy
 from plm.rlvr import critic, prompts
 from plm.rlvr.alarms import Alarms
 from plm.rlvr.sampler import Settings
+from plm.rollout.vllm import imported
 
 
 def settle_rlvr(settings: dict[str, Any]) -> None:
@@ -35,6 +36,8 @@ def settle_rlvr(settings: dict[str, Any]) -> None:
             f"losses.{others[0]}: stage=rlvr has its loss in `policy`; set losses.{others[0]}=null"
         )
     drawing = Settings(**stage["rollouts"])
+    if drawing.engine == "vllm":
+        _check_vllm(settings)
     Alarms(**(stage.get("alarms") or {}))
     _check_numbers(stage)
     check_choices(stage)
@@ -44,6 +47,16 @@ def settle_rlvr(settings: dict[str, Any]) -> None:
     for name, node in settings["data"]["sources"].items():
         if node is not None:
             prompts.built_rewards(node, f"data.sources.{name}")
+
+
+def _check_vllm(settings: dict[str, Any]) -> None:
+    imported(in_process=True)
+    bases = {planned.phase.rope_theta for planned in Plan.read(settings["phases"]).phases}
+    if len(bases) > 1:
+        raise ConfigError(
+            "rollouts.engine=vllm: phases differ in rope_theta, and vLLM keeps the one that it "
+            "began with; take rollouts.engine=plm"
+        )
 
 
 def _check_numbers(stage: dict[str, Any]) -> None:

@@ -17,12 +17,13 @@ from plm.checkpoint import write_atomic
 from plm.config import build
 from plm.environment.single import single
 from plm.errors import CheckpointError
-from plm.evaluation.subject import Subject, subject_of
+from plm.evaluation.subject import Subject
 from plm.model.context import Context
 from plm.rlvr.critic import Critic
 from plm.rlvr.cursor import Cursor
 from plm.rlvr.objective import Scorer
 from plm.rlvr.packing import dealt, packed
+from plm.rlvr.policy import Policy, whole_weights
 from plm.rlvr.prompts import PromptSet
 from plm.rlvr.rollouts import Drawn
 from plm.rlvr.sampler import Sampler
@@ -70,7 +71,7 @@ class Setup:
     def of(cls, stage: Any, job: Any) -> "Setup":
         """For a stage whose weights are in place."""
         prompts, cursor, settings = job.prepared, job.order, job.settings
-        policy = _Policy(stage, job)
+        policy = Policy(stage, job)
         subject = policy.subject
         sampler = Sampler(
             prompts,
@@ -78,7 +79,7 @@ class Setup:
             stage.environment,
             stage.drawing,
             seed=settings["seed"],
-            subject=subject,
+            subject=policy.sampler,
             rank=job.rank,
             world_size=job.world,
         )
@@ -179,49 +180,6 @@ def _spread(rollout: Any, scores: torch.Tensor) -> list[float]:
 
 def _plain(environment: Any) -> bool:
     return getattr(environment, "func", environment) is single
-
-
-class _Policy:
-    """The policy as it is now, for the engine.
-
-    Where the weights are shared out, a whole copy is filled anew each time.
-    """
-
-    def __init__(self, stage: Any, job: Any) -> None:
-        self.stage, self.job = stage, job
-        self.whole = stage.placement.whole_weights
-        model = stage.model if self.whole else build(job.settings["model"]).to(stage.device)
-        found = pretrained.Pretrained(
-            path=job.folder.path,
-            model=model,
-            tokenizer=job.prepared.tokenizer_path,
-            end_of_text=job.prepared.end_of_text,
-            chat_template=job.chat_template,
-        )
-        plugin = stage.trainer.precision_plugin
-        self.made = subject_of(
-            found,
-            rows=stage.drawing.rows,
-            device_context=plugin.val_step_context,
-            compiled=stage.drawing.compiled,
-        )
-
-    def subject(self) -> Subject:
-        """With the weights as they are."""
-        if not self.whole:
-            self.made.model.load_state_dict(whole_weights(self.stage))
-        self.made.rope_theta = self.stage.rope_theta
-        self.made.engine.rope_theta = self.stage.rope_theta
-        return self.made
-
-
-def whole_weights(stage: Any) -> dict[str, torch.Tensor]:
-    """All weights on every process, where the strategy shares them out."""
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-
-    if getattr(stage.model, "_plm_sharded", False):
-        return get_model_state_dict(stage.model, options=StateDictOptions(full_state_dict=True))
-    return stage.model.state_dict()
 
 
 def _critic(stage: Any, job: Any) -> Critic:

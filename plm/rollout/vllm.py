@@ -8,13 +8,36 @@ brings modelling code for transformers, which vLLM can only take through its tra
 interface; whether it takes heads whose values are smaller than their keys has not been tried.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from plm.errors import ConfigError
 from plm.rollout.completion import LENGTH, STOP, STOP_STRING, Completion
 from plm.rollout.sampling import Sampling, row_seed
+
+
+def imported(in_process: bool = False) -> Any:
+    """The module `vllm`.
+
+    Args:
+        in_process: vLLM keeps its engine in this process.
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    if in_process:
+        # Read when vllm is imported; a process of its own would take weights from files alone.
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    try:
+        import vllm
+    except ImportError as error:
+        raise ConfigError(
+            f"vllm cannot be imported ({error}); pip install vllm, or use plm.rollout.engine"
+        ) from error
+    return vllm
 
 
 class VLLMEngine:
@@ -25,24 +48,50 @@ class VLLMEngine:
     Args:
         folder: as `plm.export.hf` writes it.
         stop_ids: tokens that end a row.
+        in_process: keep vLLM's engine in this process, which `load` needs.
         settings: of `vllm.LLM`, for example dtype or gpu_memory_utilization.
     Raises:
-        ConfigError: vLLM is not installed, or there is no such folder.
+        ConfigError: vLLM is not installed or refuses the model, or there is no such folder.
     """
 
-    def __init__(self, folder: Path | str, *, stop_ids: Sequence[int] = (), **settings: Any):
-        try:
-            import vllm
-        except ImportError as error:
-            raise ConfigError(
-                f"vllm cannot be imported ({error}); pip install vllm, or use plm.rollout.engine"
-            ) from error
+    # As `Engine` has it; rows that a tool interrupts are begun anew, from what vLLM has cached.
+    rows = 1
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        stop_ids: Sequence[int] = (),
+        in_process: bool = False,
+        **settings: Any,
+    ):
+        vllm = imported(in_process)
         if not (Path(folder) / "config.json").is_file():
             raise ConfigError(
                 f"{folder} is no Hugging Face folder; scripts/export.py to=hf writes one"
             )
         self.vllm, self.stop_ids = vllm, tuple(stop_ids)
-        self.llm = vllm.LLM(model=str(folder), **{"trust_remote_code": True, **settings})
+        # Then its log-probabilities are those of the distribution that was drawn from.
+        self.processed = settings.get("logprobs_mode") == "processed_logprobs"
+        try:
+            self.llm = vllm.LLM(model=str(folder), **{"trust_remote_code": True, **settings})
+        except (TypeError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"vllm refuses {folder}, or a setting: {first}") from error
+
+    def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Put weights in the place of its own, and forget what it has cached of the old ones.
+
+        Args:
+            weights: under Hugging Face's names.
+        """
+        pairs = [(name, value.detach()) for name, value in weights]
+
+        def put(model: Any) -> None:
+            model.load_weights(pairs)
+
+        self.llm.apply_model(put)
+        self.llm.reset_prefix_cache()
 
     def generate(
         self,
@@ -59,8 +108,9 @@ class VLLMEngine:
         `hold` and `held` are not looked at: vLLM keeps the beginnings of prompts by itself.
 
         Returns:
-            Prompt by prompt, a group's samples one after the other. `sampled_logps` are nan where
-            the distribution that was drawn from is not the model's own: vLLM gives one of both.
+            Prompt by prompt, a group's samples one after the other. Where the distribution that was
+            drawn from is not the model's own, vLLM gives one of both: `sampled_logps` are nan, or
+            with logprobs_mode=processed_logprobs `logps` are.
         Raises:
             ConfigError: a prompt is empty, group is below 1, or seeds do not fit.
         """
@@ -114,7 +164,8 @@ class VLLMEngine:
         greedy = sampling.temperature == 0
         filtered = (sampling.top_k, sampling.top_p, sampling.min_p) != (0, 1.0, 0.0)
         changed = sampling.temperature != 1 or sampling.repetition_penalty != 1 or filtered
-        sampled = [0.0] * len(tokens) if greedy else [float("nan")] * len(tokens)
+        unknown = [float("nan")] * len(tokens)
+        sampled = [0.0] * len(tokens) if greedy else list(logps) if self.processed else unknown
         finish = LENGTH
         if one.finish_reason == "stop":
             finish = STOP_STRING if isinstance(one.stop_reason, str) else STOP
@@ -122,7 +173,7 @@ class VLLMEngine:
             prompt=prompt,
             sample=one.index,
             tokens=tokens,
-            logps=logps,
+            logps=unknown if self.processed and changed else logps,
             sampled_logps=sampled if greedy or changed else list(logps),
             finish=finish,
             text=one.text,

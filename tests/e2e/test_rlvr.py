@@ -1,6 +1,7 @@
 """Runs that learn from rewards: sampled, trained, killed, gone on with, and refused."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -19,6 +20,7 @@ from tests.e2e.test_resume import kill_at, same
 from train import main
 
 LAB = Path(__file__).resolve().parents[1] / "contracts"
+STANDIN = Path(__file__).resolve().parents[1] / "rlvr" / "standin"
 OUTCOME = "data.sources.outcome"
 ROLLOUTS = (
     f"hydra.searchpath=[file://{LAB}/mylab/configs]", "trust=[mylab]",
@@ -155,6 +157,28 @@ def test_a_reference_is_kept_near(runs: Trainer) -> None:
     assert same(last_weights(runs.runs / "loss"), last_weights(again))
 
 
+VLLM = ("rollouts.engine=vllm", "rollouts.max_new_tokens=12", "scale.tokens.rlvr=4096",
+        "environment.temperature=0.8")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_vllm_draws_by_the_weights_as_they_are(
+    runs: Trainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{LAB}{os.pathsep}{STANDIN}")
+    runs.run("name=drawn", *VLLM, "peak_lr=0.01")
+    rows = [row for row in metrics(runs.runs / "drawn") if row.get("loss")]
+    assert len(rows) == 4
+    # The trainer's log-probabilities of the stand-in's tokens, at its temperature: of other weights
+    # they would be others.
+    assert all(float(row["rlvr/mismatch_max"]) < 1e-4 for row in rows)
+    again = reopened(runs.runs / "drawn", runs.runs / "again", 2)
+    runs.run("name=again", *VLLM, "peak_lr=0.01")
+    assert same(last_weights(runs.runs / "drawn"), last_weights(again))
+    said = runs.run("name=refused", *VLLM, "+rollouts.vllm.nonsense=1", code=2)
+    assert "vllm refuses" in said and "unexpected keyword argument 'nonsense'" in said
+
+
 PPO = ("+rlvr=ppo", *TWO_OF_EACH, "stage.critic.peak_lr=1e-3")
 
 
@@ -243,6 +267,9 @@ BAD = {
     "more processes than groups": (
         ["trainer=ddp", "trainer.devices=3"], ["3 processes cannot share evenly"]
     ),
+    "vLLM that is not there": (["rollouts.engine=vllm"], ["vllm cannot be imported", "pip inst"]),
+    "vLLM's settings without it": (["+rollouts.vllm.a=1"], ["rollouts.vllm has no effect"]),
+    "another sampler": (["rollouts.engine=hf"], ["rollouts.engine='hf' must be one of: plm, vllm"]),
     "an alarm that does nothing": (["stage.alarms.action=no"], ["alarms.action=no is not one"]),
 }  # fmt: skip
 

@@ -1,6 +1,8 @@
 """What is refused before there is a folder or a model."""
 
 import copy
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -83,6 +85,18 @@ def test_an_advantage_of_a_value_model(settings: dict[str, Any]) -> None:
         settle_rlvr(settings)
     settings["stage"]["critic"] = {"clip": -1}
     with pytest.raises(ConfigError, match=r"^stage\.critic\.clip=-1 must be a number above 0"):
+        settle_rlvr(settings)
+
+
+def test_vllm_keeps_one_rotary_base(settings: dict[str, Any], monkeypatch) -> None:
+    settings["stage"]["rollouts"]["engine"] = "vllm"
+    with pytest.raises(ConfigError, match=r"^vllm cannot be imported"):
+        settle_rlvr(settings)
+    monkeypatch.setitem(sys.modules, "vllm", ModuleType("vllm"))
+    settle_rlvr(settings)
+    ((name, phase),) = settings["phases"].items()
+    settings["phases"] = {name: phase, "longer": {**phase, "rope_theta": 1e6}}
+    with pytest.raises(ConfigError, match=r"^rollouts\.engine=vllm: phases differ in rope_theta"):
         settle_rlvr(settings)
 
 

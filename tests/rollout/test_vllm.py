@@ -1,10 +1,12 @@
 """Against a stand-in that records its calls: vLLM itself is not tried here."""
 
 import math
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 
 from plm.errors import ConfigError
 from plm.rollout.sampling import Sampling, row_seed
@@ -71,6 +73,30 @@ def test_calls_and_completions(folder):
 )
 def test_what_was_drawn_from_where_it_is_known(folder, sampling: Sampling, expected: list[float]):
     assert VLLMEngine(folder).generate([[1]], sampling)[0].sampled_logps == expected
+
+
+def test_processed_log_probabilities_are_those_that_were_drawn_from(folder):
+    engine = VLLMEngine(folder, logprobs_mode="processed_logprobs")
+    (found,) = engine.generate([[1]], Sampling(2, temperature=0.7))
+    assert found.sampled_logps == [-2.5, -3.0] and all(map(math.isnan, found.logps))
+    (found,) = engine.generate([[1]], Sampling(2, temperature=1.0))
+    assert found.sampled_logps == found.logps == [-2.5, -3.0]
+    (found,) = engine.generate([[1]], Sampling(2, temperature=0))
+    assert found.sampled_logps == [0.0, 0.0]
+
+
+def test_weights_are_put_in_place_and_what_was_cached_is_forgotten(folder, monkeypatch):
+    monkeypatch.delenv("VLLM_ENABLE_V1_MULTIPROCESSING", raising=False)
+    engine, seen = VLLMEngine(folder, in_process=True), []
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    model = SimpleNamespace(load_weights=lambda pairs: seen.append(dict(pairs)))
+    engine.llm.apply_model = lambda function: [function(model)]
+    engine.llm.reset_prefix_cache = lambda: seen.append("forgotten")
+    weight = torch.ones(2, requires_grad=True)
+    engine.load(iter([("lm_head.weight", weight)]))
+    assert seen[1] == "forgotten" and not seen[0]["lm_head.weight"].requires_grad
+    # Not copied here.
+    assert seen[0]["lm_head.weight"].data_ptr() == weight.data_ptr()
 
 
 def test_what_is_refused(folder, tmp_path, monkeypatch):
