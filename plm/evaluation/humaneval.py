@@ -1,10 +1,11 @@
 """HumanEval: functions from their docstrings, run against unit tests in the sandbox.
 
 The tests run in the completion's own process. A word that it prints at its very end says that they
-were reached, so that leaving early, by exit(0) say, does not pass. The word comes through stdin and
-is read only after the tests, so that it is nowhere in the program. This does not stop a completion
-that cheats on purpose: one that reads stdin itself and prints it, or spoils what the tests use,
-does pass. Of a model that was trained against this score, read the answers too.
+were reached, so that leaving early, by exit(0) say, does not pass. The word comes through stdin,
+which is moved away before the completion runs, and is read only after the tests: it is nowhere in
+the program, and a completion that reads its input finds none. This does not stop one that cheats
+on purpose: one that looks for the open file, or spoils what the tests use, does pass. Of a model
+that was trained against this score, read the answers too.
 
 Paper: Chen et al., Evaluating large language models trained on code (arXiv:2107.03374)
 """
@@ -21,6 +22,13 @@ from plm.evaluation.rows import read_rows
 HUB = "openai/openai_humaneval"
 FIELDS = ("task_id", "prompt", "entry_point", "test", "canonical_solution")
 STOP = ("\nclass ", "\ndef ", "\n#", "\nif ", "\nprint(", "\n```", "\n@", "\nassert ")
+# One line, before all of the completion. Modules are imported where they are used: it may have an
+# `os` of its own.
+_FIRST = (
+    "_word = (lambda o: (o.dup(0), (lambda p: (o.close(p[1]), o.dup2(p[0], 0)))(o.pipe()))[0])"
+    "(__import__('os'))"
+)
+_LAST = "print()\nprint(__import__('os').read(_word, 4096).decode())"
 _FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _REQUEST = "Complete this Python function. Answer with the whole function in one code block.\n\n"
 
@@ -116,9 +124,7 @@ def program(item: Item, text: str) -> str:
     whole = re.search(rf"^def {re.escape(name)}\b", code, re.MULTILINE) is not None
     # What the prompt imports and defines before its function may be needed all the same.
     before = prompt[: prompt.rindex(f"def {name}")] + "\n" if whole else prompt
-    # The module is imported here: the completion may have a `sys` of its own.
-    last = "print()\nprint(__import__('sys').stdin.read())"
-    return f"{before}{code}\n\n{item.more['test']}\n\ncheck({name})\n{last}\n"
+    return f"{_FIRST}\n{before}{code}\n\n{item.more['test']}\n\ncheck({name})\n{_LAST}\n"
 
 
 def code_of(text: str, name: str) -> str:

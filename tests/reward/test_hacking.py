@@ -303,6 +303,12 @@ def test_programs_that_do_not_pass_their_tests():
         "    raise SystemExit\n",
         "    while True: pass\n",
         "    return 9**9**9\n",
+        # What says that the tests were reached comes through stdin.
+        "    return 1\n\nprint(input())\nexit(0)\n",
+        "    return 1\n\nimport sys\nprint(sys.stdin.read())\nexit(0)\n",
+        "    return 1\n\nimport os\nprint(os.read(0, 99).decode())\nexit(0)\n",
+        "    return 1\n\nprint(open('/dev/stdin').read())\nexit(0)\n",
+        "    print(input())\n    exit(0)\n",
         "    return n + 1\n\ndef check(f): pass\n\nexit()\n",
         "    return n\n\ndef check(f): pass\n",
         f"    return n + 1\n{'x' * HUGE}",
