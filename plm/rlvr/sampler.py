@@ -177,10 +177,19 @@ def rewarded(source: Source, rollouts: Sequence[Rollout]) -> None:
         examples.append(Example(item.question, item, one.cut, grade, answer))
     texts = [one.text for one in rollouts]
     for kind, reward in source.rewards.items():
+        before = _failures(reward)
         for one, value in zip(rollouts, score(reward, texts, examples), strict=True):
             one.rewards[kind] = value
+        if failed := _failures(reward) - before:
+            # Which answers they were is not known; logged is their share.
+            rollouts[0].told[f"failed/{source.name}.{kind}"] = float(failed)
     for one in rollouts:
         one.reward = sum(source.weights[kind] * value for kind, value in one.rewards.items())
+
+
+def _failures(reward: Any) -> int:
+    """On how many completions a reward has failed so far."""
+    return sum(getattr(reward, "failures", {}).values())
 
 
 def _varies(group: Sequence[Rollout]) -> bool:

@@ -11,10 +11,12 @@ import torch
 
 from plm.environment.common import Asked, Reply
 from plm.errors import ConfigError
+from plm.reward.common import Guarded
 from plm.rlvr.cursor import Cursor
 from plm.rlvr.prompts import PromptSet, Source
 from plm.rlvr.rollouts import Drawn
 from plm.rlvr.sampler import Sampler, Settings, rewarded
+from plm.rlvr.told import of_drawn
 from tests.rlvr.made import plan_of, prompt_set, right, rollout, short, source_of
 
 SEQ_LEN = 12
@@ -243,3 +245,21 @@ def test_a_source_is_scored_all_at_once() -> None:
     source: Source = source_of("sums", 13, {"right": reward})
     _sampler(prompt_set(source)).draw("one", SEQ_LEN, 6)
     assert reward.calls == 1
+
+
+def test_rewards_that_fail_are_counted() -> None:
+    def moody(completion: str, example: Any) -> float:
+        return math.nan if completion == "b" else 1.0
+
+    source = source_of("sums", 3, {"right": right, "moody": Guarded(moody, "moody")})
+    made = [rollout([1], [2], item=i, text=text) for i, text in enumerate("bab")]
+    rewarded(source, made)
+    assert [one.rewards["moody"] for one in made] == [0.0, 1.0, 0.0]
+    assert of_drawn(Drawn(made, 3, {"groups": 1, "same": 0}))["failed/sums.moody"] == (2.0, 3)
+    # Those of this sampling, not all so far; without one there is no figure.
+    later = [rollout([1], [2], item=0, text=text) for text in "ab"]
+    rewarded(source, later)
+    assert later[0].told == {"failed/sums.moody": 1.0}
+    good = [rollout([1], [2], item=0, text="a")]
+    rewarded(source, good)
+    assert good[0].told == {}
