@@ -19,6 +19,8 @@ Settings, as key=value:
     seed         of the draws
     refine       so many refinements of each answer, for tasks that generate answers, by a model
                  that converses: each turn is graded, beside as many independent answers (0)
+    environment  of configs/environment, for tasks that generate answers: interpreter runs what
+                 they call, and its output goes into the answer; environment.max_turns=2 and such
     template     how a refined answer is shown: a text with {question} and {answer}, a file of it,
                  or a name of configs/refinement (what the checkpoint was trained with, else plm)
     <task>.<key> any setting of one task's file: gsm8k.path=test.jsonl
@@ -62,6 +64,7 @@ DEFAULTS: dict[str, Any] = {
     **dict.fromkeys(SHARED),
     "refine": 0,
     "template": None,
+    "environment": None,
     "prompt": "auto",
     "weights": "last",
     "device": "auto",
@@ -127,7 +130,12 @@ def tasks_of(chosen: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str
     """The tasks with the settings that the command line gives them, refined where it says so."""
     from plm.evaluation import choices
 
-    turns, template = chosen["refine"], chosen["template"]
+    turns, template, name = chosen["refine"], chosen["template"], chosen["environment"]
+    settings = own.pop("environment", {})
+    if settings and name is None:
+        raise ConfigError(f"environment.{next(iter(settings))}: set environment=interpreter too")
+    if turns and name is not None:
+        raise ConfigError(f"refine={turns}: answers that have turns already are not refined")
     if turns < 0:
         raise ConfigError(f"refine={turns} is negative; 0 refines nothing")
     # Without refine= it is for tasks that refine by themselves.
@@ -135,6 +143,10 @@ def tasks_of(chosen: dict[str, Any], own: dict[str, dict[str, Any]]) -> dict[str
     shared = {key: chosen[key] for key in keys if chosen[key] is not None}
     nodes = choices.nodes(chosen["tasks"], shared=shared, own=own)
     tasks = choices.built(nodes)
+    if name is not None:
+        from plm.evaluation.environments import within
+
+        within(tasks, name, settings)
     if not turns:
         return tasks
     from plm.evaluation.refined import refining

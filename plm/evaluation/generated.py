@@ -136,7 +136,10 @@ class Generated:
 
     Attributes:
         notes: on the items; there once these are.
+        environment: answers are drawn in it; None: in one turn each.
     """
+
+    environment: Callable[..., Any] | None = None
 
     def __init__(
         self,
@@ -222,8 +225,12 @@ class Generated:
 
         Where there is room for no token there are no completions.
         """
+        from plm.evaluation.environments import answered_in
         from plm.rollout.sampling import Sampling
 
+        if self.environment is not None:
+            with subject.device_context():
+                return answered_in(self.environment, self, subject, items)
         draw = self.draw
         prompts = [subject.prompt(item.question, item.text) for item in items]
         rooms = [min(draw.max_new_tokens, subject.max_len - len(prompt)) for prompt in prompts]

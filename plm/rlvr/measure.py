@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from plm.environment.common import Asked
-from plm.evaluation.common import Share, seed_of
+from plm.evaluation.common import Share
+from plm.evaluation.environments import answered_in
 from plm.reward.common import Example, score
 from plm.rlvr.prompts import Source
 from plm.rounds.common import Answer
@@ -51,19 +51,6 @@ def measure(
     return found
 
 
-def _in(environment: Any, task: Any, subject: Any, items: list[Any]) -> list[Any]:
-    """One answer an item by the environment's own turns, with its text and whether it was cut."""
-    asked = []
-    for item in items:
-        prompt = subject.prompt(item.question, item.text)
-        room = min(task.draw.max_new_tokens, subject.max_len - len(prompt))
-        if room > 0:
-            asked.append(Asked(prompt, room, seed_of(task.draw.seed, item.name), 1, item))
-    replies = iter(environment(subject, asked))
-    there = {one.item.name for one in asked}
-    return [[(r.text, r.cut)] if i.name in there and (r := next(replies)) else [] for i in items]
-
-
 def _sums(
     source: Source, task: Any, subject: Any, items: list[Any], environment: Any
 ) -> torch.Tensor:
@@ -74,7 +61,7 @@ def _sums(
         if environment is None:
             answers, _ = task.answered(subject, items)
         else:
-            answers = _in(environment, task, subject, items)
+            answers, _ = answered_in(environment, task, subject, items)
     for item, some in zip(items, answers, strict=True):
         for text, cut in some:
             tokens = len(subject.encode([text])[0])

@@ -97,7 +97,7 @@ def test_answers_with_turns_are_drawn_as_the_run_draws_them() -> None:
         return [Reply([1], [1], [0.0], "a", False) for _ in asked]
 
     setup, source = _setup(), _source(5)
-    source.held_out.draw = SimpleNamespace(max_new_tokens=10, seed=0)
+    source.held_out.draw = SimpleNamespace(max_new_tokens=10, seed=0, samples=1)
     setup.environment, subject = environment, setup.subject()
     subject.prompt = lambda question, text: [1, 2]
     for context, room in ((100, 10), (6, 4)):

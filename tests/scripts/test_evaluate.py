@@ -79,6 +79,23 @@ def test_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys, prompt
     assert again["tasks"] == told["tasks"]
 
 
+def test_with_an_interpreter(folder: Path, problems: Path, tmp_path: Path, capsys):
+    arguments = [f"run={folder}", "tasks=[gsm8k]", f"gsm8k.path={problems}", "samples=2"]
+    arguments += ["temperature=1", "max_new_tokens=12"]
+    assert script.main([*arguments, f"out={tmp_path}/plain.json"]) == 0
+    turns = ["environment=interpreter", "environment.max_turns=2"]
+    assert script.main([*arguments, *turns, f"out={tmp_path}/turns.json"]) == 0
+    plain, task = (
+        json.loads((tmp_path / f"{name}.json").read_text())["tasks"]["gsm8k"]
+        for name in ("plain", "turns")
+    )
+    # The model knows no programs: what it says is what it says alone.
+    assert [item["texts"] for item in task["items"]] == [item["texts"] for item in plain["items"]]
+    environment = task["settings"].pop("environment")
+    assert environment == {"name": "interpreter", "max_turns": 2}
+    assert task["settings"] == plain["settings"]
+
+
 def test_refinements_end_to_end(folder: Path, problems: Path, tmp_path: Path, capsys):
     from scripts import compare_runs
 
@@ -146,6 +163,9 @@ def test_mistakes_are_one_line_and_write_nothing(folder: Path, problems: Path, t
         ([*good, "refine=1", "samples=2", "temperature=1"], "gsm8k: samples=2: a refined task"),
         ([*good, "refine=1", "prompt=text"], "gsm8k: the model is prompted with text, and"),
         ([*good, "refine=1", "template=shrot"], "gsm8k: template='shrot' is no text with"),
+        ([*good, "environment=shell"], "environment=shell: there are interpreter, single"),
+        ([*good, "environment.max_turns=2"], "environment.max_turns: set environment=interpreter"),
+        ([*good, "refine=1", "environment=single"], "refine=1: answers that have turns already"),
         ([*good, "template=short"], "template=short: none of gsm8k has the setting template"),
         ([*good[:1], "tasks=[piqa]", "refine=1", good[3]], "refine=1: none of piqa has answers"),
         ([*good, "piqa.limit=1"], "piqa.…: no task of this name"),
