@@ -32,9 +32,14 @@ def cells(figure: Figure) -> tuple[str, str, str, str, str]:
 
 
 def number(value: float | None) -> str:
-    """Four digits after the point, fewer for large values; a dash for none."""
+    """Four digits after the point, fewer for large values and more for tiny ones; a dash for none.
+
+    A tiny one is a p-value, say: it is not 0.
+    """
     if value is None or value != value:
         return "–"
+    if 0 < abs(value) < 1e-4:
+        return f"{value:.1e}"
     return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 

@@ -70,6 +70,9 @@ _PICTURES: tuple[_Alone | _Together, ...] = (
         {"mismatch": "mean", "mismatch_max": "largest"},
         {"log": True},
     ),
+    _Alone("value_loss", "Loss of the value model, a token", {"zero": True}),
+    _Alone("value_explained", "Variance of the returns that the values explain", {"unit": "share"}),
+    _Alone("value_clip", "Values that a bound held", _SHARE),
     _Alone("mismatch_kl", "Distance of the trainer from the sampler, nats a token"),
     _Alone("correction", "Factor for what the sampler computes otherwise, mean"),
 )

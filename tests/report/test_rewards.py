@@ -16,6 +16,9 @@ TITLES = {
     "kl": "Distance from the reference (k3), nats a token",
     "divergence": "Divergence taken from the reward, nats an answer",
     "cut": "Answers that were cut",
+    "value_loss": "Loss of the value model, a token",
+    "value_explained": "Variance of the returns that the values explain",
+    "value_clip": "Values that a bound held",
     "mismatch_kl": "Distance of the trainer from the sampler, nats a token",
     "correction": "Factor for what the sampler computes otherwise, mean",
 }
