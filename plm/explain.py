@@ -154,7 +154,12 @@ def _key(key: str, configs: Path, name: str) -> str:
     from omegaconf import DictConfig, OmegaConf
 
     words = [w for w in sys.argv[1:] if "=" in w and not w.startswith(("-", "~"))]
-    groups = [w for w in words if "." not in w.split("=")[0] and "," not in w]
+    # Choices, and where those of a user's own lie.
+    groups = [
+        w
+        for w in words
+        if w.startswith("hydra.searchpath=") or ("." not in w.split("=")[0] and "," not in w)
+    ]
     try:
         with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
             node: Any = compose(name, overrides=[w for w in groups if key not in w])
