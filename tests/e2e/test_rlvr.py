@@ -267,7 +267,7 @@ BAD = {
     "more processes than groups": (
         ["trainer=ddp", "trainer.devices=3"], ["3 processes cannot share evenly"]
     ),
-    "a wrong key beside one's own choices": (["rollouts.grop=3"], ["in rollouts did you mean group"]),
+    "a key beside one's own choices": (["rollouts.grop=3"], ["in rollouts did you mean group"]),
     "vLLM that is not there": (["rollouts.engine=vllm"], ["vllm cannot be imported", "pip inst"]),
     "vLLM's settings without it": (["+rollouts.vllm.a=1"], ["rollouts.vllm has no effect"]),
     "another sampler": (["rollouts.engine=hf"], ["rollouts.engine='hf' must be one of: plm, vllm"]),
