@@ -17,7 +17,9 @@ print(compile_layers(model), model.layers[0](torch.ones(2, 4)).shape[0])
 """
 
 
-@pytest.mark.parametrize("how", ["no compiler", "one that fails"])
+@pytest.mark.parametrize(
+    "how", ["no compiler", pytest.param("one that fails", marks=pytest.mark.slow)]
+)
 def test_without_a_compiler_the_layers_run_uncompiled(how, tmp_path):
     broken = tmp_path / "g++"
     broken.write_text("#!/bin/sh\n[ $1 = --version ] || { echo 'x.h: error: lost' >&2; exit 1; }\n")

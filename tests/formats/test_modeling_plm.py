@@ -409,6 +409,7 @@ def test_what_plm_does_not_have(modeling: ModuleType, setting, told: str):
         modeling.PLMConfig(**setting)
 
 
+@pytest.mark.slow
 def test_without_our_package(pair: Pair, tmp_path: Path):
     """In a process of its own, with ten steps of transformers' trainer."""
     prompt = draw(1, 6, seed=3)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from plm import plan
 from scripts.plan import main
 
 
@@ -40,6 +41,8 @@ def test_the_paper_s_plan_over_the_hub_needs_no_network(
         raise AssertionError("the plan asked for the network")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
+    known, memory = [], plan.memory
+    monkeypatch.setattr(plan, "memory", lambda *a, **k: known.append(memory(*a, **k)) or known[0])
     arguments = ["+experiment=plm_pretrain", "scale=1_8b", "data=plm_hub", "phases=plm_hub"]
     assert main([*arguments, f"data.dir={tmp_path}"]) == 0
     text = capsys.readouterr().out
@@ -48,6 +51,8 @@ def test_the_paper_s_plan_over_the_hub_needs_no_network(
     assert rows["code"][1:] == ["-", "-", "-"]
     assert "read past data.max_epochs" not in text
     assert "the recipe streams only max_bytes of each source" in text
+    # The memory is the same, and takes ten seconds to work out.
+    monkeypatch.setattr(plan, "memory", lambda *given, **also: known[0])
     assert main([*arguments, f"data.dir={tmp_path}", "tokens_of=code:50B,math:14.7B"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "read past data.max_epochs: code 7.6 times (limit 4), math 8.6 times (limit 4)." in said
