@@ -1,15 +1,19 @@
 """Failures that no loss shows: what is looked at after every sampling, and what is said."""
 
+import json
 import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from plm.errors import ConfigError, GuardStop
+from plm.checkpoint import write_atomic
+from plm.errors import CheckpointError, ConfigError, GuardStop
 
 log = logging.getLogger("plm")
 
 ACTIONS = ("warn", "stop")
+FILE = "alarms.json"
 
 
 @dataclass
@@ -42,6 +46,24 @@ class Alarms:
                 f"alarms: patience={self.patience} must be at least 1, cut={self.cut} a share, "
                 f"entropy={self.entropy} at least 0"
             )
+
+    def write(self, folder: Path) -> None:
+        """Keep with a checkpoint what was counted and said so far."""
+        plain = {"same": self._same, "constant": self._constant, "said": sorted(self._said)}
+        write_atomic(folder / FILE, json.dumps(plain))
+
+    def read(self, folder: Path) -> None:
+        """Go on counting from a checkpoint.
+
+        Raises:
+            CheckpointError: it has none, or they are damaged.
+        """
+        try:
+            plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+            self._same, self._constant = int(plain["same"]), int(plain["constant"])
+            self._said = set(plain["said"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{folder / FILE} cannot be read: {error}") from error
 
     def look(self, step: int, figures: Mapping[str, float]) -> None:
         """After a sampling.

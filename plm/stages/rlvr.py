@@ -240,7 +240,9 @@ class RLVR(Stage):
     def write(self, folder: Path) -> None:
         """Keep the rollouts and the cursor with a checkpoint."""
         self.setup.write(folder, self.drawn)
+        self.alarms.write(folder)
 
     def read(self, folder: Path) -> None:
         """Take them from a checkpoint, once the run is open."""
         self.drawn, self.stored = Drawn.read(folder), folder
+        self.alarms.read(folder)

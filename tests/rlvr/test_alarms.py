@@ -1,11 +1,12 @@
 """Each alarm: when it is said, how often, and that it can stop a run."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from plm.errors import ConfigError, GuardStop
+from plm.errors import CheckpointError, ConfigError, GuardStop
 from plm.rlvr.alarms import Alarms
 
 FINE = {"cut": 0.1, "same": 0.5, "low": 0.0, "high": 1.0, "entropy": 0.5}
@@ -97,3 +98,31 @@ def test_different_alarms_are_said_each(caplog: pytest.LogCaptureFixture) -> Non
 def test_settings_that_cannot_work(settings: dict[str, Any], line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         Alarms(**settings)
+
+
+@EACH
+def test_a_checkpoint_goes_on_counting(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    figures, patience, text = KINDS[kind]
+    first, second, third = (Alarms(patience=3) for _ in range(3))
+    for step in range(patience - 1):
+        first.look(step, FINE | figures)
+    first.write(tmp_path)
+    second.read(tmp_path)
+    second.look(patience - 1, FINE | figures)
+    (line,) = _said(caplog)
+    assert text in line
+    # What was said is not said again.
+    second.write(tmp_path)
+    third.read(tmp_path)
+    third.look(9, FINE | figures)
+    assert len(_said(caplog)) == 1
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", '{"same": 1}', '{"same": "x"}'])
+def test_a_checkpoint_without_counts(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "alarms.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"alarms\.json cannot be read"):
+        Alarms().read(tmp_path)
