@@ -26,7 +26,7 @@ def measure(
         windows: prompts of each source that are looked at, at most.
     Returns:
         by source `reward`, from 0 to 1; `loss`, what it lacks of 1; `tokens` an answer; `cut`, the
-        share of answers that were.
+        share of answers that were; and `reward/<kind>`, where there are several kinds.
     """
     found, subject = {}, setup.subject()
     for name, source in sources.items():
@@ -40,21 +40,21 @@ def measure(
         sums = _sums(source, task, subject, mine, setup.environment).to(device)
         if setup.world_size > 1:
             torch.distributed.all_reduce(sums)
-        total, answers, tokens, cut = sums.tolist()
-        reward = total / max(answers, 1)
-        found[name] = {
-            "loss": 1 - reward,
-            "reward": reward,
-            "tokens": tokens / max(answers, 1),
-            "cut": cut / max(answers, 1),
-        }
+        answers, *rest = sums.tolist()
+        tokens, cut, *kinds = (total / max(answers, 1) for total in rest)
+        by_kind = dict(zip(source.rewards, kinds, strict=True))
+        weight = sum(source.weights.values()) or 1.0
+        reward = sum(source.weights[kind] / weight * mean for kind, mean in by_kind.items())
+        found[name] = {"loss": 1 - reward, "reward": reward, "tokens": tokens, "cut": cut}
+        if len(by_kind) > 1:
+            found[name] |= {f"reward/{kind}": mean for kind, mean in by_kind.items()}
     return found
 
 
 def _sums(
     source: Source, task: Any, subject: Any, items: list[Any], environment: Any
 ) -> torch.Tensor:
-    """[4] fp64: rewards, answers, tokens, answers that were cut."""
+    """[3 + K] fp64: answers, tokens, answers that were cut; and what each of K rewards gave."""
     texts: list[str] = []
     examples: list[Example] = []
     with torch.no_grad():
@@ -68,10 +68,7 @@ def _sums(
             answer = Answer(text, 0, 0, tokens, cut)
             texts.append(text)
             examples.append(Example(item.question, item, cut, task.grade, answer))
-    total = 0.0
-    weight = sum(source.weights.values()) or 1.0
-    for kind, reward in source.rewards.items():
-        total += source.weights[kind] / weight * sum(score(reward, texts, examples))
+    kinds = [sum(score(reward, texts, examples)) for reward in source.rewards.values()]
     spent = sum(example.answer.tokens for example in examples)
     cuts = sum(example.cut for example in examples)
-    return torch.tensor([total, len(texts), spent, cuts], dtype=torch.float64)
+    return torch.tensor([len(texts), spent, cuts, *kinds], dtype=torch.float64)

@@ -58,6 +58,7 @@ def test_kinds_are_weighed_against_each_other() -> None:
     found = _measured(source)
     assert found["reward"] == pytest.approx(0.75 * 0.5 + 0.25 * 3.5 / 4)
     assert found["loss"] == pytest.approx(1 - found["reward"])
+    assert (found["reward/right"], found["reward/short"]) == (0.5, 3.5 / 4)
 
 
 def test_sources_without_held_out_prompts_are_left_out() -> None:
