@@ -49,6 +49,8 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ConfigError(f"rollouts.{name}={value} must be a whole number from {least} on")
+        if self.dynamic and self.group == 1:
+            raise ConfigError("rollouts.dynamic=true: a group of one has no variance to look for")
         check_choice("rollouts", ("plm", "vllm"), engine=self.engine)
         if self.vllm and self.engine != "vllm":
             raise ConfigError("rollouts.vllm has no effect; set rollouts.engine=vllm")

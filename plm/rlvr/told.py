@@ -61,13 +61,17 @@ def explained(rollouts: Sequence[Rollout]) -> list[float]:
 
 
 def looked_at(drawn: Drawn) -> dict[str, float]:
-    """What the alarms look at; the entropy is an estimate, of the tokens that were chosen."""
+    """What the alarms look at; the entropy is an estimate, of the tokens that were chosen.
+
+    Answers that are not compared with others of their group teach where its rewards are equal, too.
+    """
     rewards = [one.reward for one in drawn.rollouts]
     chosen = sum(one.chosen for one in drawn.rollouts)
+    compared = drawn.group > 1 and not any(one.values for one in drawn.rollouts)
     return {
         "entropy": -sum(sum(one.sampled) for one in drawn.rollouts) / max(chosen, 1),
         "cut": sum(one.cut for one in drawn.rollouts) / len(drawn.rollouts),
-        "same": drawn.told["same"] / max(drawn.told["groups"], 1),
+        "same": drawn.told["same"] / max(drawn.told["groups"], 1) if compared else 0.0,
         "low": min(rewards),
         "high": max(rewards),
     }

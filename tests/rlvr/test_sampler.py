@@ -165,9 +165,9 @@ def test_tries_that_are_used_up_leave_the_budget_filled() -> None:
 
 
 def test_of_equal_groups_the_first_fill_up() -> None:
-    # A group of one never varies.
-    drawn = _sampler(_only_sums(), dynamic=True, tries=3, group=1).draw("one", SEQ_LEN, 5)
-    assert [one.number for one in drawn.rollouts] == list(range(5))
+    alike = prompt_set(source_of("sums", 13, {"right": lambda completion, example: 0.5}))
+    drawn = _sampler(alike, dynamic=True, tries=3, group=2).draw("one", SEQ_LEN, 5)
+    assert [one.number for one in drawn.rollouts] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert drawn.told["unfilled"] == 5 and drawn.told["groups"] == 15
 
 
@@ -231,6 +231,11 @@ def test_numbers_that_cannot_work(name: str, value: Any) -> None:
 def test_switches_are_true_or_false(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"rollouts\.{name}=1 must be true or false"):
         Settings(**{name: 1})
+
+
+def test_a_group_of_one_has_no_variance() -> None:
+    with pytest.raises(ConfigError, match=r"^rollouts\.dynamic=true: a group of one has no"):
+        Settings(dynamic=True, group=1)
 
 
 def test_a_source_is_scored_all_at_once() -> None:

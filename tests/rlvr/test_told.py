@@ -63,6 +63,14 @@ def test_what_the_alarms_look_at() -> None:
     }  # fmt: skip
 
 
+def test_answers_that_are_compared_with_no_others_may_be_equal() -> None:
+    """A value model, or a batch's mean, tells them apart."""
+    alone, valued = _drawn(), _drawn()
+    alone.group = 1
+    valued.rollouts[0].values = [0.5, 0.5]
+    assert looked_at(alone)["same"] == looked_at(valued)["same"] == 0
+
+
 @pytest.mark.parametrize("number", [1, 2, 5])
 def test_the_best_and_the_worst_of_each_group_are_shown(number: int) -> None:
     found = shown(_drawn(), lambda ids: f"<{ids}>", number)
