@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,27 @@ class Sums:
             torch.distributed.all_reduce(values, torch.distributed.ReduceOp.MAX)
         return {name: (value, MOST) for name, value in zip(names, values.tolist(), strict=True)}
 
-    def load(self, state: Mapping[str, tuple[float, float]], device: torch.device) -> None:
-        """Go on from a state: on one rank alone, the others begin with nothing."""
+    def load(
+        self,
+        state: Mapping[str, tuple[float, float]],
+        device: torch.device,
+        *,
+        first: bool = True,
+    ) -> None:
+        """Go on from a state.
+
+        Args:
+            state: as `state` gave it, over all ranks.
+            device: of the sums.
+            first: this is the rank that goes on with the figures. The others begin with nothing,
+                under the same names: ranks add up name by name.
+        """
+        new = partial(torch.tensor, dtype=torch.float64, device=device)
         for name, (total, count) in state.items():
             if count == MOST:
-                self._most[name] = torch.tensor(total, dtype=torch.float64, device=device)
+                self._most[name] = new(total if first else -math.inf)
                 continue
-            self._total[name] = torch.tensor(total, dtype=torch.float64, device=device)
-            self._count[name] = torch.tensor(count, dtype=torch.float64, device=device)
+            self._total[name], self._count[name] = new(total * first), new(count * first)
 
 
 class MetricsTable:

@@ -14,6 +14,23 @@ def loss(total: float, count: int) -> LossSum:
     return LossSum(torch.tensor(total), torch.tensor(count))
 
 
+def test_ranks_that_go_on_have_the_same_names() -> None:
+    """Rank 0 has the figures; what each rank adds up is the same list."""
+    before = Sums()
+    before.add("loss", loss(3.0, 2))
+    before.most("ratio", torch.tensor(1.5))
+    ranks = Sums(), Sums()
+    for rank, sums in enumerate(ranks):
+        sums.load(before.state(), torch.device("cpu"), first=rank == 0)
+    zero, one = (sums.state() for sums in ranks)
+    assert zero == before.state() and zero.keys() == one.keys()
+    assert one["loss"] == (0.0, 0.0) and one["ratio"] == (-math.inf, zero["ratio"][1])
+    # The other rank's own figures count.
+    ranks[1].most("ratio", torch.tensor(0.5))
+    ranks[1].add("loss", loss(4.0, 1))
+    assert ranks[1].state() == {"loss": (4.0, 1.0), "ratio": (0.5, zero["ratio"][1])}
+
+
 def test_sums_go_on_from_their_state() -> None:
     whole, first, second = Sums(), Sums(), Sums()
     for sums in (whole, first):

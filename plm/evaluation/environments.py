@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from plm.config import build, check_targets
-from plm.environment.common import Asked
+from plm.environment.common import Asked, Reply
 from plm.errors import ConfigError
 from plm.evaluation.common import seed_of
 from plm.evaluation.generated import Generated, Item
@@ -35,13 +35,18 @@ def answered_in(
         if room > 0
     ]
     replies = iter(environment(subject, asked))
+    stop = task.stop if subject.chat is None else ()
     found = [
-        [(one.text, one.cut) for one in (next(replies) for _ in range(task.draw.samples))]
-        if room > 0
-        else []
+        [_ended(next(replies), stop) for _ in range(task.draw.samples)] if room > 0 else []
         for room in rooms
     ]
     return found, rooms
+
+
+def _ended(reply: Reply, stop: tuple[str, ...]) -> tuple[str, bool]:
+    """Text and whether it was cut; from a stop string on, none of it is the answer."""
+    places = [place for one in stop if (place := reply.text.find(one)) >= 0]
+    return (reply.text[: min(places)], False) if places else (reply.text, reply.cut)
 
 
 def within(tasks: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> None:

@@ -29,6 +29,7 @@ _FIRST = (
     "(__import__('os'))"
 )
 _LAST = "print()\nprint(__import__('os').read(_word, 4096).decode())"
+_FUTURE = re.compile(r"^from __future__ import .*\n", re.MULTILINE)
 _FENCE = re.compile(r"```[ \t]*(?:python|py)?[ \t]*\n(.*?)(?:\n```|\Z)", re.DOTALL)
 _REQUEST = "Complete this Python function. Answer with the whole function in one code block.\n\n"
 
@@ -124,7 +125,10 @@ def program(item: Item, text: str) -> str:
     whole = re.search(rf"^def {re.escape(name)}\b", code, re.MULTILINE) is not None
     # What the prompt imports and defines before its function may be needed all the same.
     before = prompt[: prompt.rindex(f"def {name}")] + "\n" if whole else prompt
-    return f"{_FIRST}\n{before}{code}\n\n{item.more['test']}\n\ncheck({name})\n{_LAST}\n"
+    # Nothing but such lines may come first.
+    future = "".join(_FUTURE.findall(before + code))
+    before, code = (_FUTURE.sub("", part) for part in (before, code))
+    return f"{future}{_FIRST}\n{before}{code}\n\n{item.more['test']}\n\ncheck({name})\n{_LAST}\n"
 
 
 def code_of(text: str, name: str) -> str:

@@ -53,11 +53,13 @@ class Alarms:
         write_atomic(folder / FILE, json.dumps(plain))
 
     def read(self, folder: Path) -> None:
-        """Go on counting from a checkpoint.
+        """Go on counting from a checkpoint; one that was written before it had counts has none.
 
         Raises:
-            CheckpointError: it has none, or they are damaged.
+            CheckpointError: they are damaged.
         """
+        if not (folder / FILE).exists():
+            return
         try:
             plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
             self._same, self._constant = int(plain["same"]), int(plain["constant"])

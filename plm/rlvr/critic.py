@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from plm import checkpoint
 from plm.batch import IGNORE_INDEX, Batch, LossSum
-from plm.errors import CheckpointError
+from plm.errors import CheckpointError, ConfigError
 from plm.evaluation.common import seed_of
 from plm.model.context import Context
 from plm.policy.common import ABOVE_0, FROM_0, SHARE
@@ -55,6 +55,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         ABOVE_0.check("stage.critic", peak_lr=self.peak_lr)
+        if self.warmup_steps != int(self.warmup_steps):
+            raise ConfigError(
+                f"stage.critic.warmup_steps={self.warmup_steps} must be a whole number"
+            )
         FROM_0.check("stage.critic", clip_norm=self.clip_norm, warmup_steps=self.warmup_steps)
         if self.clip is not None:
             ABOVE_0.check("stage.critic", clip=self.clip)
@@ -149,10 +153,17 @@ class Critic:
 
     def _step(self, share: float) -> None:
         """One step of the optimizer; a gradient that is not finite leaves the weights."""
-        learnt = [p for p in self.parts.parameters() if p.grad is not None]
+        parameters = list(self.parts.parameters())
         if self.world_size > 1:
-            for parameter in learnt:
-                torch.distributed.all_reduce(parameter.grad)
+            # A part that one process's rollouts went through may be left out by another's.
+            there = torch.tensor([float(p.grad is not None) for p in parameters]).to(self.device)
+            torch.distributed.all_reduce(there)
+            for parameter, some in zip(parameters, there.tolist(), strict=True):
+                if some:
+                    if parameter.grad is None:
+                        parameter.grad = torch.zeros_like(parameter)
+                    torch.distributed.all_reduce(parameter.grad)
+        learnt = [p for p in parameters if p.grad is not None]
         bound = self.settings.clip_norm or float("inf")
         norm = nn.utils.clip_grad_norm_(learnt, bound)
         for group in self.optimizer.param_groups:

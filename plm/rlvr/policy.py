@@ -79,6 +79,8 @@ class Policy:
             "logprobs_mode": "processed_logprobs",
             "dtype": "bfloat16" if self.stage.device.type == "cuda" else "float32",
             "max_num_seqs": self.stage.drawing.rows,
+            # Each process its own, on its own device.
+            **({"distributed_executor_backend": "external_launcher"} if self.job.world > 1 else {}),
             **self.stage.drawing.vllm,
         }
         return VLLMEngine(folder, stop_ids=sorted(stops), in_process=True, **settings)

@@ -158,14 +158,19 @@ class Setup:
             self.critic.write(folder)
         write_atomic(folder / CURSOR, json.dumps(self.cursor.state()))
 
-    def restore(self, folder: Path) -> None:
+    def restore(self, folder: Path | None, start: Any) -> None:
         """Set the cursor and the value model to where a checkpoint has them.
 
+        Args:
+            folder: the run's own; None: it begins.
+            start: where it began; one that hands over everything has the values to go on with.
         Raises:
             CheckpointError: it has none.
         """
-        if self.critic is not None:
-            self.critic.read(folder)
+        if self.critic is not None and (folder is not None or start.everything):
+            self.critic.read(folder or start.path)
+        if folder is None:
+            return
         try:
             self.cursor.load(json.loads((folder / CURSOR).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as error:

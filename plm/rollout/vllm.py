@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from plm.errors import ConfigError
@@ -75,8 +76,8 @@ class VLLMEngine:
         self.processed = settings.get("logprobs_mode") == "processed_logprobs"
         try:
             self.llm = vllm.LLM(model=str(folder), **{"trust_remote_code": True, **settings})
-        except (TypeError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
+        except (TypeError, ValueError, RuntimeError) as error:
+            first = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise ConfigError(f"vllm refuses {folder}, or a setting: {first}") from error
 
     def load(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -127,11 +128,12 @@ class VLLMEngine:
             raise ConfigError(f"{len(each)} samplings for {len(texts)} prompts; give one each")
         if len(seeds) != len(texts):
             raise ConfigError(f"{len(seeds)} seeds for {len(texts)} prompts; give one each")
-        found = self.llm.generate(
-            [self.vllm.TokensPrompt(prompt_token_ids=text) for text in texts],
-            [self._settings(one, group, seed) for one, seed in zip(each, seeds, strict=True)],
-            use_tqdm=False,
-        )
+        prompts = [self.vllm.TokensPrompt(prompt_token_ids=text) for text in texts]
+        settings = [self._settings(one, group, s) for one, s in zip(each, seeds, strict=True)]
+        # A trainer's autocast is not vLLM's.
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        with torch.autocast(device, enabled=False):
+            found = self.llm.generate(prompts, settings, use_tqdm=False)
         return [
             self._completion(index, each[index], one)
             for index, result in enumerate(found)

@@ -223,6 +223,8 @@ class Job:
     def _check_room(self) -> None:
         # Weights and two moments in fp32: what AdamW keeps, and no optimizer here keeps more.
         one = 3 * 4 * sum(p.numel() for p in self.model.parameters())
+        # A value model is one more of them.
+        one *= 2 if self.settings["stage"].get("critic") is not None else 1
         ends = sum(planned.end_tokens > self.stage.tokens_seen for planned in self.plan.phases)
         # The last few, the ones at phase ends, and the one that is being written.
         number = self.settings["checkpoint"]["keep_last"] + ends + 1

@@ -100,8 +100,7 @@ class RLVR(Stage):
     def open(self, job: Any) -> None:
         """Before the first step: the sampler, the reference, and where a checkpoint stood."""
         self.setup = Setup.of(self, job)
-        if self.stored is not None:
-            self.setup.restore(self.stored)
+        self.setup.restore(self.stored, job.start)
 
     def _begin(self, batch: Batch) -> None:
         super()._begin(batch)
@@ -162,7 +161,8 @@ class RLVR(Stage):
         if self.setup.critic is not None:
             self._fit(batch, planned)
         always = self.objective.divergence is not None or bool(self.objective.entropy_weight)
-        useful = (self.shares > 0) & (always | (self.values != 0))
+        moves = torch.tensor([bool(one.advantage or any(one.advantages)) for one in self.turn])
+        useful = (self.shares.cpu() > 0) & (always | moves)
         parts = -(-planned.rows // (self._world * len(batch.tokens)))
         sizes = [one.length for one in self.turn]
         hands = dealt(sizes, self._world, parts, useful.tolist())

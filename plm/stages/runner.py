@@ -72,8 +72,8 @@ class Opening(pl.Callback):
             if job.resumed:
                 self.recorder.elapsed = float(state["elapsed_s"])
                 stage.bad_steps = int(state["bad_steps"])
-                if trainer.global_rank == 0:
-                    stage.sums.load(state["sums"], stage.device)
+                first = trainer.global_rank == 0
+                stage.sums.load(state["sums"], stage.device, first=first)
                 for part in (*trainer.callbacks, stage):
                     if hasattr(part, "read"):
                         part.read(job.start.path)

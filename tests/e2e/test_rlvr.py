@@ -203,6 +203,26 @@ def test_values_are_fitted_and_kept(runs: Trainer) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_go_on_amid_the_steps_of_a_sampling(runs: Trainer) -> None:
+    """Between two logged steps, one of them without a sampling: the ranks' figures stay in step."""
+    two = ("trainer=ddp", "trainer.devices=2", "optimizer=adamw", *PPO, "log_every_steps=3")
+    runs.run("name=two", *two)
+    again = reopened(runs.runs / "two", runs.runs / "again", 5)
+    runs.run("name=again", *two)
+    assert same(last_weights(runs.runs / "two"), last_weights(again))
+    assert metrics(runs.runs / "two") == metrics(again)
+
+
+@pytest.mark.slow
+def test_a_fork_takes_the_values_along(runs: Trainer) -> None:
+    runs.run("name=ppo", *PPO)
+    more = ("name=fork", *PPO, f"init_from={runs.runs / 'ppo'}", "scale.tokens.rlvr=4096")
+    runs.run(*more)
+    rows = [row for row in metrics(runs.runs / "fork") if row.get("loss")]
+    assert abs(float(rows[0]["rlvr/value_explained"])) > 1e-6
+
+
+@pytest.mark.slow
 def test_while_values_alone_are_fitted_the_policy_stays(runs: Trainer, tuned: Path) -> None:
     runs.run("name=fitting", *PPO, "stage.critic.warmup_steps=4", "optimizer.weight_decay=0.5")
     kept = checkpoints(runs.runs / "fitting")

@@ -45,6 +45,17 @@ def test_a_prompt_without_room_has_no_answer():
     assert answers == [[], [("room for 3", False)]]
 
 
+def test_text_ends_at_the_tasks_stop_strings():
+    task, subject = _task(), scripted()
+    task.stop = ("\ndef ", "\n#")
+    said = iter(["return 1\n# so\ndef g", "return 2"])
+    task.environment = lambda subject, asked: [
+        Reply([1], [1], [0.0], next(said), True) for _ in asked
+    ]
+    answers, _ = task.answered(subject, task.items)
+    assert answers == [[("return 1", False)], [("return 2", True)]]
+
+
 @pytest.mark.parametrize(
     ("name", "own", "message"),
     [

@@ -36,8 +36,9 @@ def test_right_answers_in_every_form():
             f"```\n{whole}\n```",
             f"```python\nprint(1)\n```\n```python\n{whole}```\n```python\nprint(add(1, 2))\n```",
             f"```python\n{whole}",
+            f"```python\nfrom __future__ import annotations\nimport os\n{whole}```",
         )
-        == [True] * 6
+        == [True] * 7
     )
 
 

@@ -193,6 +193,7 @@ def test_a_checkpoint_without_values(tmp_path: Path) -> None:
         ("clip_norm", -1, "a number from 0 on"),
         ("lam", 1.5, "a number from 0 to 1"),
         ("warmup_steps", -1, "a number from 0 on"),
+        ("warmup_steps", 1.5, "a whole number"),
         ("warmup_steps", True, "a number from 0 on"),
     ],
 )

@@ -90,7 +90,7 @@ def test_the_cursor_comes_back(tmp_path: Path) -> None:
     setup, again = _setup(), _setup()
     setup.cursor.take("one", 5)
     setup.write(tmp_path, _drawn())
-    again.restore(tmp_path)
+    again.restore(tmp_path, None)
     assert again.cursor.state() == setup.cursor.state()
     assert Drawn.read(tmp_path).rollouts == _drawn().rollouts
 
@@ -100,4 +100,4 @@ def test_a_checkpoint_without_a_cursor(tmp_path: Path, content: str | None) -> N
     if content is not None:
         (tmp_path / CURSOR).write_text(content)
     with pytest.raises(CheckpointError, match=rf"{CURSOR} cannot be read"):
-        _setup().restore(tmp_path)
+        _setup().restore(tmp_path, None)
