@@ -161,21 +161,18 @@ def load_recipe(recipe: str | Path) -> Recipe:
         ConfigError: no such recipe, or a key or value in it that cannot work.
     """
     file = _find(recipe)
-    try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    content = _read(file, ())
     if not isinstance(content, dict) or not isinstance(content.get("sources"), dict):
         raise ConfigError(f"{file}: a recipe is a mapping with `sources`, a mapping by name")
     known = {"description", "sources", "tokenizer", "versions"}
     _check_keys(content, known, {"sources"}, file, "")
-    for name in content["sources"]:
+    # One of the recipe that it is like is left out by `name: null`.
+    named = {name: node for name, node in content["sources"].items() if node is not None}
+    content = {**content, "sources": named}
+    for name in named:
         if not re.fullmatch(r"[\w.-]+", str(name)):
             raise ConfigError(f"{file}: sources.{name}: use letters, digits and . _ - in its name")
-    sources = {
-        str(name): _source(node, file, f"sources.{name}")
-        for name, node in content["sources"].items()
-    }
+    sources = {str(name): _source(node, file, f"sources.{name}") for name, node in named.items()}
     if not sources:
         raise ConfigError(f"{file}: sources is empty; a recipe needs at least one")
     tokenizer = _tokenizer(content.get("tokenizer") or {}, file)
@@ -207,6 +204,32 @@ def with_tokenizer(
     # Where the file lies decides nothing; what is in it is looked at through content_mark.
     said = {"end_of_text": end_of_text, "new_tokens": list(new_tokens)}
     return replace(recipe, tokenizer=settings, content={**recipe.content, "tokenizer": said})
+
+
+def _read(file: Path, before: tuple[Path, ...]) -> Any:
+    """The file as plain data, over the recipe that it is `like`, mapping by mapping."""
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or "like" not in content:
+        return content
+    name = content.pop("like")
+    if not isinstance(name, str):
+        raise ConfigError(f"{file}: like={name!r} must be a recipe's name, or a file's")
+    beside = file.parent / name
+    other = beside if beside.is_file() else _find(name)
+    if other.resolve() in (path.resolve() for path in (*before, file)):
+        raise ConfigError(f"{file}: like={name}: they are like each other without end")
+    return _over(_read(other, (*before, file)), content)
+
+
+def _over(base: Any, changes: Any) -> Any:
+    """`changes` over `base`: mappings are merged, all else takes the place of what was there."""
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    merged = {key: _over(value, changes.get(key, value)) for key, value in base.items()}
+    return merged | {key: value for key, value in changes.items() if key not in base}
 
 
 def _find(recipe: str | Path) -> Path:

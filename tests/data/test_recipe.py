@@ -33,6 +33,48 @@ def test_every_recipe_loads(file):
     assert all(source.licence and source.revision for source in recipe.sources.values())
 
 
+def like(tmp_path, name: str, **content):
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file
+
+
+def test_a_recipe_like_another_changes_what_it_says(tmp_path):
+    saved(tmp_path)
+    more = {"origin": {"_target_": "plm.data.sources.installed.prose"}}
+    second = {**more, "licence": "MIT", "revision": "2"}
+    changes = {"text": {"revision": "3", "origin": {"fields": ["a"]}}, "second": second}
+    near = like(tmp_path, "near", like="mine.yaml", sources=changes, versions={"x": "1"})
+    far = like(tmp_path, "far", like="near.yaml", sources={"text": None})
+    found = load_recipe(near)
+    assert found.name == "near" and list(found.sources) == ["text", "second"]
+    text = found.sources["text"]
+    assert (text.licence, text.revision) == ("none", "3")
+    assert text.origin == {
+        "_target_": "plm.data.sources.files.files", "path": "$path", "fields": ["a"]
+    }  # fmt: skip
+    assert "like" not in found.content and found.versions == {"x": "1"}
+    assert list(load_recipe(far).sources) == ["second"]
+    # By name too, and what is written out whole has the same hash.
+    whole = yaml.safe_load((RECIPES / "terse.yaml").read_text())
+    whole["sources"]["answers"]["origin"]["steps"] = 0.5
+    whole["description"] = load_recipe("half").content["description"]
+    assert load_recipe(like(tmp_path, "half", **whole)).content == load_recipe("half").content
+
+
+def test_recipes_that_are_like_each_other(tmp_path):
+    first = like(tmp_path, "first", like="second.yaml")
+    like(tmp_path, "second", like="first.yaml")
+    with pytest.raises(ConfigError, match=r"second\.yaml: like=first\.yaml: they are like each"):
+        load_recipe(first)
+    with pytest.raises(ConfigError, match=r"own\.yaml: like=own\.yaml: they are like each"):
+        load_recipe(like(tmp_path, "own", like="own.yaml"))
+    with pytest.raises(ConfigError, match=r"recipe=nothing: no such file, and data_recipes/ has"):
+        load_recipe(like(tmp_path, "lost", like="nothing"))
+    with pytest.raises(ConfigError, match=r"wrong\.yaml: like=3 must be a recipe's name"):
+        load_recipe(like(tmp_path, "wrong", like=3))
+
+
 def test_defaults(tmp_path):
     recipe = load_recipe(saved(tmp_path))
     assert recipe.takes_path

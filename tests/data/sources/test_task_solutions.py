@@ -1,5 +1,6 @@
 """Conversations of a task's items: what is asked, what solves it, and what has no solution."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import yaml
 
 from plm.config import build
 from plm.data.conversations import Conversation, check
+from plm.data.recipe import load_recipe
 from plm.data.sources.task_solutions import task_solutions
 from plm.data.tally import Tally
 from plm.errors import ConfigError
@@ -65,9 +67,10 @@ def test_what_is_no_task():
         task_solutions("exercises")
 
 
+@pytest.mark.parametrize("recipe_name", ["process", "process_short"])
 @pytest.mark.parametrize("name", ["masked", "reordered"])
-def test_the_recipe_asks_as_the_prompts_do(name: str):
-    recipe = yaml.safe_load((ROOT / "data_recipes/process.yaml").read_text())
+def test_the_recipe_asks_as_the_prompts_do(name: str, recipe_name: str):
+    recipe = copy.deepcopy(load_recipe(recipe_name).content)
     prompts = yaml.safe_load((ROOT / f"configs/prompts/{name}.yaml").read_text())
     origin = recipe["sources"][name]["origin"]
     assert origin["task"]["_target_"] == prompts["_target_"]
