@@ -55,11 +55,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         ABOVE_0.check("stage.critic", peak_lr=self.peak_lr)
+        FROM_0.check("stage.critic", clip_norm=self.clip_norm, warmup_steps=self.warmup_steps)
         if self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(
                 f"stage.critic.warmup_steps={self.warmup_steps} must be a whole number"
             )
-        FROM_0.check("stage.critic", clip_norm=self.clip_norm, warmup_steps=self.warmup_steps)
         if self.clip is not None:
             ABOVE_0.check("stage.critic", clip=self.clip)
         if self.lam is not None:

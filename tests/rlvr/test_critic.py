@@ -194,6 +194,8 @@ def test_a_checkpoint_without_values(tmp_path: Path) -> None:
         ("lam", 1.5, "a number from 0 to 1"),
         ("warmup_steps", -1, "a number from 0 on"),
         ("warmup_steps", 1.5, "a whole number"),
+        ("warmup_steps", "two", "a number from 0 on"),
+        ("peak_lr", "fast", "a number above 0"),
         ("warmup_steps", True, "a number from 0 on"),
     ],
 )
