@@ -150,6 +150,9 @@ def _choice(missing: str, configs: Path) -> str:
 
 def _key(key: str, configs: Path, name: str) -> str:
     """The unknown key's neighbours, from the configuration composed without it."""
+    if "." not in key and (configs / key).is_dir():
+        typed = next((w for w in sys.argv[1:] if w.startswith(f"{key}=")), f"{key}=…")
+        return f"{key} is a group that nothing is chosen of yet: write +{typed}"
     from hydra import compose, initialize_config_dir
     from omegaconf import DictConfig, OmegaConf
 

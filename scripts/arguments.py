@@ -51,6 +51,8 @@ def read(
             hint = f"did you mean {near[0]}=…?" if near else f"known: {', '.join(defaults)}"
             if not equals and "run" in defaults and Path(argument).exists():
                 hint = f"did you mean run={argument}?"
+            elif not equals and "run" in defaults and ("/" in argument or "\\" in argument):
+                hint = "there is no such folder; a folder is given as run=<folder>"
             raise ConfigError(f"unknown setting {argument!r}; {hint}")
         if key in numbers:
             try:

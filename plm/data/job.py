@@ -196,6 +196,7 @@ class Job:
         what = "parts of pairs" if self.recipe.sources[name].pairs else "conversations"
         for part, key, least in (("train", "packing", 2), ("val", "val_packing", 1)):
             if (windows := about[key]["windows"]) < least:
+                self._check_length(name, what, about)
                 raise DataError(
                     f"source {name} is too small: {about[part]['documents']} {what} in {part} fill"
                     f" {windows} windows of block_tokens={self.block_tokens}, it needs "
@@ -203,6 +204,17 @@ class Job:
                     "(a smaller one makes more windows, a larger one leaves fewer out)"
                     + dropped(about["steps"], self._root(name))
                 )
+
+    def _check_length(self, name: str, what: str, about: dict[str, Any]) -> None:
+        """Say where there is nothing because all of it is too long."""
+        tallies = about["steps"].values()
+        long = sum(tally["dropped"].get("longer than block_tokens", 0) for tally in tallies)
+        if long and not about["train"]["documents"] and not about["val"]["documents"]:
+            raise DataError(
+                f"source {name}: all {long:,} {what} that there are left are longer than a window "
+                f"of {self.block_tokens} tokens; take longer ones (data.block_tokens, which "
+                "scale.sft.seq_len and its like set)" + dropped(about["steps"], self._root(name))
+            )
 
     def _check_size(self, name: str, part: str, tokens: int) -> None:
         # A window ends with the label of its last token.

@@ -28,6 +28,7 @@ from plm.checkpoint import write_atomic
 from plm.data.order import permute
 from plm.errors import CheckpointError, ConfigError, DataError
 from plm.evaluation.common import digest_of, seed_of
+from plm.pairing.common import CUT
 from plm.reward.common import Example, score
 from plm.rounds import statistics
 from plm.rounds.common import Sampled
@@ -295,11 +296,15 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
     )
     for line in statistics.lines(stats):
         log.info("%s", line)
-    if not rows:
+    if (asked := len({row["prompt"] for row in rows})) < 2:
+        left = "no pair is left" if not asked else "pairs of one question only are left"
+        way = "draw more answers (candidates.answers), take other prompts, or choose another "
+        way += "reward or pairing"
+        if unused and unused.most_common(1)[0][0] == CUT:
+            way = "raise candidates.max_new_tokens, or fine-tune longer"
         raise DataError(
-            f"round: no pair is left of {stats['prompts']} prompts ({_counts(dropped)}; their "
-            f"answers: {_counts(unused)}); see {samples}; draw more answers "
-            "(candidates.answers), take other prompts, or choose another reward or pairing"
+            f"round: {left} of {stats['prompts']} prompts ({_counts(dropped)}; their answers: "
+            f"{_counts(unused)}); see {samples}; {way}"
         )
     write_atomic(folder / PAIRS, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
     for path in folder.glob("samples-*.part"):
@@ -316,7 +321,7 @@ def _finish(parts: Parts, folder: Path, first: int, name: str) -> None:
 
 
 def _counts(reasons: Counter[str]) -> str:
-    return ", ".join(f"{reason} {count:,}" for reason, count in reasons.most_common())
+    return ", ".join(f"{count:,} {reason}" for reason, count in reasons.most_common()) or "none"
 
 
 def _paired(parts: Parts, samples: Path) -> tuple[list[dict[str, Any]], Counter[str], Counter[str]]:

@@ -177,15 +177,17 @@ def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
     counted = "   n-grams (nats)" if summary["ngrams"] else ""
     pairs = bool(job.prepared.pairs)
     figure, said = ("accuracy", "accuracy") if pairs else ("bpb", "bits/byte")
+    of, head = "loss", "held-out"
     if any("reward" in found for found in summary["val_after"].values()):
-        figure, said = "reward", "reward"
-    log.info("%-10s %9s %9s %9s%s", "held-out", "before", "after", said, counted)
+        # The loss is what a reward lacks of 1, which nobody reads.
+        of, head, figure, said = "reward", "reward", "tokens", "tokens"
+    log.info("%-10s %9s %9s %9s%s", head, "before", "after", said, counted)
     for name, after in summary["val_after"].items():
-        before = summary["val_before"].get(name, {}).get("loss", float("nan"))
+        before = summary["val_before"].get(name, {}).get(of, float("nan"))
         grams = summary["ngrams"].get(name, {})
         text = "  ".join(f"{key} {value:.3f}" for key, value in grams.items())
         third = after.get(figure, math.nan)
-        line = f"{name:10s} {before:9.4f} {after['loss']:9.4f} {third:9.4f}   {text}"
+        line = f"{name:10s} {before:9.4f} {after[of]:9.4f} {third:9.4f}   {text}"
         log.info("%s", line.rstrip())
     for sample in summary["samples"][:: max(1, job.settings["samples"]["number"])]:
         log.info("\n[%s] %s ▸ %s", sample["source"], sample["prompt"], sample["text"])

@@ -346,6 +346,16 @@ def test_a_bad_row_can_be_an_error(tmp_path, bad, settings, error):
     assert not [path for path in (tmp_path / "data").iterdir() if path.is_dir()]
 
 
+def test_conversations_that_are_all_too_long(tmp_path):
+    words = "a word of many " * 60
+    long = [{"messages": [user(f"{n}?"), assistant(words)]} for n in range(30)]
+    with pytest.raises(DataError) as caught:
+        prepared(write_recipe(tmp_path, long), tmp_path / "data")
+    said = str(caught.value)
+    assert "source talk: all 30 conversations that there are left are longer than a window" in said
+    assert "scale.sft.seq_len" in said and "\n" not in said
+
+
 def test_too_few_conversations(tmp_path):
     bad = [BAD["reads like a special token"]] * 3
     recipe = write_recipe(tmp_path, [*rows(4), *bad])

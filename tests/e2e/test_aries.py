@@ -426,11 +426,12 @@ def test_pairs_of_no_use(refused, rounds: Trainer, files: Path, name: str, words
 
 
 def test_no_pair_is_left(rounds: Trainer) -> None:
-    unknown = ("reward.unknown=100", "round.prompts=4")
-    out = rounds.run("name=none", *unknown, code=2).splitlines()
-    assert "round: no pair is left of 4 prompts (no usable answer 4; their answers:" in out[-1]
+    cut = ("pairing.drop_cut=true", "candidates.max_new_tokens=4", "round.prompts=4")
+    out = rounds.run("name=none", *cut, code=2).splitlines()
+    assert "round: no pair is left of 4 prompts (4 no usable answer; their answers:" in out[-1]
+    assert out[-1].endswith("raise candidates.max_new_tokens, or fine-tune longer")
     # What was sampled took long, and says what was wrong; nothing else is there.
     assert not (rounds.runs / "none/checkpoints").exists()
     assert not (rounds.runs / "none/round/pairs.jsonl").exists()
     assert len(noted(rounds.runs / "none")) == 4
-    assert rounds.run("name=none", *unknown, code=2).splitlines()[-1] == out[-1]
+    assert rounds.run("name=none", *cut, code=2).splitlines()[-1] == out[-1]

@@ -32,6 +32,7 @@ CASES = {
         ],
         ["callbacks.evaluation.tasks.exercises", "pass@4", "samples"],
     ),
+    "a choice without its plus": (["rlvr=dapo"], ["rlvr is a group", "write +rlvr=dapo"]),
     "missing text": (["data.path=nowhere.txt"], ["nowhere.txt"]),
     "foreign target": (["optimizer._target_=os.system"], ["os.system", "trust"]),
     "missing init_from": (["init_from=nowhere"], ["init_from", "nowhere"]),

@@ -28,7 +28,7 @@ class _Task:
 
 
 def _setup(rank: int = 0, world: int = 1) -> Any:
-    subject = SimpleNamespace(encode=lambda texts: [list(text) for text in texts])
+    subject = SimpleNamespace(encode=lambda texts: [list(text) for text in texts], chat=None)
     return SimpleNamespace(subject=lambda: subject, environment=None, rank=rank, world_size=world)
 
 
@@ -100,6 +100,7 @@ def test_answers_with_turns_are_drawn_as_the_run_draws_them() -> None:
     setup, source = _setup(), _source(5)
     source.held_out.draw = SimpleNamespace(max_new_tokens=10, seed=0, samples=1)
     setup.environment, subject = environment, setup.subject()
+    source.held_out.stop = ()
     subject.prompt = lambda question, text: [1, 2]
     for context, room in ((100, 10), (6, 4)):
         subject.max_len = context

@@ -182,11 +182,23 @@ def test_scores_that_are_no_numbers_are_counted(tmp_path: Path) -> None:
     assert stats["unused"] == {"no score": 100}
 
 
+def test_pairs_of_one_question_are_too_few(tmp_path: Path) -> None:
+    """Nothing would be left to validate on."""
+    seen: list[str] = []
+
+    def one(completion: str, example: Any) -> float:
+        seen.append(example.item.name)
+        return reward(completion, example) if seen[-1] == seen[0] else math.nan
+
+    with pytest.raises(DataError, match=r"pairs of one question only are left of 5 prompts \(4 no"):
+        sampled(tmp_path / "round", parts(number=5, reward=one))
+
+
 def test_no_pair_is_an_error_that_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError) as error:
         sampled(tmp_path / "round", parts(number=5, reward=lambda *_: math.nan))
     line = str(error.value)
-    assert "no pair is left of 5 prompts (no usable answer 5; their answers: no score 10)" in line
+    assert "no pair is left of 5 prompts (5 no usable answer; their answers: 10 no score)" in line
     assert "samples.jsonl" in line and "\n" not in line
     # The samples took long: they are there to be looked at.
     assert (tmp_path / "round/samples.jsonl").is_file()
@@ -257,7 +269,7 @@ def test_a_checkpoint_without_samples(made: Any, tmp_path: Path) -> None:
 def test_the_prompts_own_solutions_are_better_answers(tmp_path: Path) -> None:
     items = [Item(f"item {i}", f"question {i}", "", "", solution=f"solved {i}") for i in range(9)]
     own = {"task": SimpleNamespace(items=items), "reward": lambda *_: 0.0, "number": 9}
-    with pytest.raises(DataError, match="all wrong 9"):
+    with pytest.raises(DataError, match="9 all wrong"):
         sampled(tmp_path / "without", parts(**own, solutions=False))
     text = sampled(tmp_path / "with", parts(**own, solutions=True))
     rows = [json.loads(line) for line in (tmp_path / "with/pairs.jsonl").open()]

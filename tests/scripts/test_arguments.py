@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_folder_alone_is_asked_about(tmp_path: Path):
     with pytest.raises(ConfigError, match=rf"did you mean run={tmp_path}\?"):
         read([str(tmp_path)], {"run": None})
+    with pytest.raises(ConfigError, match="there is no such folder; a folder is given as run=<"):
+        read([str(tmp_path / "nothing")], {"run": None})
     with pytest.raises(ConfigError, match="known: tasks"):
         read([str(tmp_path)], {"tasks": None})
     with pytest.raises(ConfigError, match="did you mean run="):
