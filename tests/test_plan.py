@@ -366,6 +366,7 @@ def test_hours_and_cost_by_hand():
     assert run_time(model, plan, peak=1e12, mfu=0.5, gpus=4, price=None)["cost"] is None
 
 
+@pytest.mark.slow
 def test_the_paper_s_scale_is_planned_without_its_memory():
     with profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as seen:
         plan = draw_up(settings_of("scale=1_8b"), gpu="h200", gpus=8, price=2.5)

@@ -339,6 +339,7 @@ def test_one_odd_number_in_the_cache(modeling: ModuleType):
     assert largest(stepped(model, tokens, (6, 1, 1)), model(tokens).logits) < 1e-10
 
 
+@pytest.mark.slow
 def test_no_break_in_a_compiled_step(modeling: ModuleType):
     model, prompts = small(modeling), draw(1, 4)
     expected = new_tokens(model, prompts, 4)

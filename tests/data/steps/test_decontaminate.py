@@ -184,6 +184,7 @@ def rows(test_data, name):
     return [json.loads(line) for line in file.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_gsm8k(run, test_data):
     path = str(test_data / "gsm8k" / "test.jsonl")
     against = {"gsm8k_test": {"path": path, "fields": ["question"]}}
