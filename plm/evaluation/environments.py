@@ -8,45 +8,10 @@ from typing import Any
 import yaml
 
 from plm.config import build, check_targets
-from plm.environment.common import Asked, Reply
 from plm.errors import ConfigError
-from plm.evaluation.common import seed_of
-from plm.evaluation.generated import Generated, Item
+from plm.evaluation.generated import Generated
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "environment"
-
-
-def answered_in(
-    environment: Any, task: Generated, subject: Any, items: list[Item]
-) -> tuple[list[list[tuple[str, bool]]], list[int]]:
-    """As `Generated.answered`, by an environment.
-
-    Args:
-        environment: `(subject, asked) -> replies`, with its settings.
-        task: says how long an answer may be, how many there are, and the seed.
-        subject: a plm.evaluation.subject.Subject.
-        items: which are asked.
-    """
-    prompts = [subject.prompt(item.question, item.text) for item in items]
-    rooms = [min(task.draw.max_new_tokens, subject.max_len - len(prompt)) for prompt in prompts]
-    asked = [
-        Asked(prompt, room, seed_of(task.draw.seed, item.name), task.draw.samples, item)
-        for item, prompt, room in zip(items, prompts, rooms, strict=True)
-        if room > 0
-    ]
-    replies = iter(environment(subject, asked))
-    stop = task.stop if subject.chat is None else ()
-    found = [
-        [_ended(next(replies), stop) for _ in range(task.draw.samples)] if room > 0 else []
-        for room in rooms
-    ]
-    return found, rooms
-
-
-def _ended(reply: Reply, stop: tuple[str, ...]) -> tuple[str, bool]:
-    """Text and whether it was cut; from a stop string on, none of it is the answer."""
-    places = [place for one in stop if (place := reply.text.find(one)) >= 0]
-    return (reply.text[: min(places)], False) if places else (reply.text, reply.cut)
 
 
 def within(tasks: Mapping[str, Any], name: str, own: Mapping[str, Any]) -> None:

@@ -105,12 +105,6 @@ def _judge_tokens(
         returns = advantage(*given, lam=lam)[1]
     for index, one in enumerate(rollouts):
         mine = owner == index
-        one.advantages = _spread(one.learn, advantages[mine])
-        one.returns = _spread(one.learn, returns[mine])
+        one.advantages = one.spread(advantages[mine].tolist())
+        one.returns = one.spread(returns[mine].tolist())
         one.advantage = float(advantages[mine].mean()) if one.chosen else 0.0
-
-
-def _spread(learn: list[int], values: Tensor) -> list[float]:
-    """One a token: what a tool said has 0."""
-    found = iter(values.tolist())
-    return [next(found) if mine else 0.0 for mine in learn]

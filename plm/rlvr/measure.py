@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
+from plm.environment.answering import answered_in
 from plm.evaluation.common import Share
-from plm.evaluation.environments import answered_in
 from plm.reward.common import Example, score
 from plm.rlvr.prompts import Source
 from plm.rounds.common import Answer

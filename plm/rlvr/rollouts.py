@@ -1,6 +1,7 @@
 """A batch of rollouts, as it is kept between optimizer steps and in checkpoints."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ class Rollout:
     def chosen(self) -> int:
         """Tokens that the policy chose."""
         return sum(self.learn)
+
+    def spread(self, values: Iterable[float]) -> list[float]:
+        """Those of the tokens that the policy chose, one a token: what a tool said has 0."""
+        found = iter(values)
+        return [next(found) if mine else 0.0 for mine in self.learn]
 
 
 @dataclass

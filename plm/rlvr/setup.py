@@ -140,7 +140,8 @@ class Setup:
             ).losses[name]
             scores = scores.float().cpu()
             for place, index in enumerate(some):
-                found[index % len(rollouts)] = _spread(chosen[place], scores[owner == place])
+                mine = scores[owner == place].tolist()
+                found[index % len(rollouts)] = chosen[place].spread(mine)
         model.train(training)
         shared: list[Any] = [found]
         if self.world_size > 1:
@@ -175,12 +176,6 @@ class Setup:
             self.cursor.load(json.loads((folder / CURSOR).read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"{folder / CURSOR} cannot be read: {error}") from error
-
-
-def _spread(rollout: Any, scores: torch.Tensor) -> list[float]:
-    """One a token: what a tool said has 0."""
-    values = iter(scores.tolist())
-    return [next(values) if learn else 0.0 for learn in rollout.learn]
 
 
 def _plain(environment: Any) -> bool:
