@@ -140,8 +140,8 @@ class Setup:
             ).losses[name]
             scores = scores.float().cpu()
             for place, index in enumerate(some):
-                mine = scores[owner == place].tolist()
-                found[index % len(rollouts)] = chosen[place].spread(mine)
+                own = scores[owner == place].tolist()
+                found[index % len(rollouts)] = chosen[place].spread(own)
         model.train(training)
         shared: list[Any] = [found]
         if self.world_size > 1:
