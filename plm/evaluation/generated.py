@@ -225,7 +225,7 @@ class Generated:
 
         Where there is room for no token there are no completions.
         """
-        from plm.environment.answering import answered_in
+        from plm.evaluation.asking import answered_in
         from plm.rollout.sampling import Sampling
 
         if self.environment is not None:

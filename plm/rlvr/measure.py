@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from plm.environment.answering import answered_in
+from plm.evaluation.asking import answered_in
 from plm.evaluation.common import Share
 from plm.reward.common import Example, score
 from plm.rlvr.prompts import Source
