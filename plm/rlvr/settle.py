@@ -3,7 +3,10 @@
 import math
 from typing import Any
 
+import torch
+
 from plm.advantage import common as advantage
+from plm.advantage.common import Scored
 from plm.aggregation import common as aggregation
 from plm.config import build
 from plm.correction import common as correction
@@ -126,4 +129,17 @@ def check_choices(stage: dict[str, Any]) -> None:
             if node is None
             else "stage.critic: nothing looks at its values; take advantage=gae, or "
             "stage.critic=null"
+        )
+    if stage["rollouts"]["group"] == 1 and node is None:
+        _check_alone(stage)
+
+
+def _check_alone(stage: dict[str, Any]) -> None:
+    """Refuse groups of one where an answer is worth something beside the others alone."""
+    wide = {"dtype": torch.float64}
+    two = Scored(torch.tensor([[1.0], [0.0]], **wide), torch.ones(1, **wide), torch.arange(2))
+    if not build(stage["advantage"])(two).any():
+        raise ConfigError(
+            "rollouts.group=1: the advantage compares an answer with the others to its prompt, of "
+            "which there are none; take more, +rlvr=ppo, or advantage=batch advantage.baseline=none"
         )

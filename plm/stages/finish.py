@@ -181,7 +181,8 @@ def _print(job: Any, summary: dict[str, Any], report: Any) -> None:
     if any("reward" in found for found in summary["val_after"].values()):
         # The loss is what a reward lacks of 1, which nobody reads.
         of, head, figure, said = "reward", "reward", "tokens", "tokens"
-    log.info("%-10s %9s %9s %9s%s", head, "before", "after", said, counted)
+    if summary["val_after"]:
+        log.info("%-10s %9s %9s %9s%s", head, "before", "after", said, counted)
     for name, after in summary["val_after"].items():
         before = summary["val_before"].get(name, {}).get(of, float("nan"))
         grams = summary["ngrams"].get(name, {})

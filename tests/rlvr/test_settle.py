@@ -100,6 +100,25 @@ def test_vllm_keeps_one_rotary_base(settings: dict[str, Any], monkeypatch) -> No
         settle_rlvr(settings)
 
 
+@pytest.mark.parametrize("name", ["group", "centred", "leave_one_out", "decoupled"])
+def test_an_answer_alone_is_compared_with_nothing(settings: dict[str, Any], name: str) -> None:
+    settings["stage"]["rollouts"]["group"] = 1
+    settings["stage"]["advantage"] = _choice(f"advantage.{name}.{name}")
+    with pytest.raises(ConfigError, match=r"^rollouts\.group=1: the advantage compares an answer"):
+        settle_rlvr(settings)
+
+
+def test_an_answer_alone_is_compared_with_the_batch_or_with_values(
+    settings: dict[str, Any],
+) -> None:
+    settings["stage"]["rollouts"]["group"] = 1
+    settings["stage"]["advantage"] = _choice("advantage.batch.batch", baseline="none")
+    settle_rlvr(settings)
+    settings["stage"]["advantage"] = _choice("advantage.gae.gae")
+    settings["stage"]["critic"] = {}
+    settle_rlvr(settings)
+
+
 def test_values_that_nothing_looks_at(settings: dict[str, Any]) -> None:
     settings["stage"]["critic"] = {}
     with pytest.raises(ConfigError, match=r"^stage\.critic: nothing looks at its values"):
