@@ -88,7 +88,9 @@ class PromptSet:
         parts = []
         for name, source in self.sources.items():
             kinds = ", ".join(f"{kind} x {weight:g}" for kind, weight in source.weights.items())
-            parts.append(f"{name} {len(source.items):,} prompts, rewarded for {kinds}")
+            long = self.manifest.get("sources", {}).get(name, {}).get("too_long", 0)
+            left = f" ({long:,} left out, longer than seq_len)" if long else ""
+            parts.append(f"{name} {len(source.items):,} prompts{left}, rewarded for {kinds}")
         return "; ".join(parts)
 
 

@@ -56,7 +56,8 @@ def test_prompts_are_what_the_tokenizer_makes_of_the_texts(open_: Any) -> None:
     assert list(source.weights.items()) == [("rule", 1.0), ("form", 0.5)]
     assert source.n_tokens == 2 and source.held_out is None
     assert found.block_tokens == 64 and found.streams is found.held_out is found.sources
-    assert found.describe() == "rows 2 prompts, rewarded for rule x 1, form x 0.5"
+    said = "rows 2 prompts (1 left out, longer than seq_len), rewarded for rule x 1, form x 0.5"
+    assert found.describe() == said
 
 
 def test_what_leaves_no_room_for_an_answer_is_left_out_and_counted(open_: Any) -> None:
