@@ -125,7 +125,7 @@ def test_every_checkpoint_is_enough(runs: Trainer, done: Path, keep: int) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["fsdp", "deepspeed_zero2"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp", "deepspeed_zero2"])
 def test_two_processes_draw_what_one_draws(runs: Trainer, done: Path, strategy: str) -> None:
     two = (f"trainer={strategy}", "trainer.devices=2", "optimizer=adamw")
     runs.run("name=two", *two, *TWO_OF_EACH)
